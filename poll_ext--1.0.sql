@@ -1,0 +1,154 @@
+/* poll_ext--1.0.sql */
+
+-- complain if the script is sourced in psql rather than by CREATE EXTENSION
+\echo Use "CREATE EXTENSION poll_ext" to load this file. \quit
+
+--
+-- Tables.  Only C code reads and writes them; nobody has privileges on them.
+--
+
+CREATE SEQUENCE poll.feed_id_seq;
+
+CREATE TABLE poll.feed (
+	id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('poll.feed_id_seq'),
+	name text COLLATE "C" NOT NULL UNIQUE,
+	relation regclass NOT NULL,
+	always boolean NOT NULL DEFAULT false,
+	tracked_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE poll.feed IS 'registry: the tracked tables (dumped)';
+
+CREATE TABLE poll.change (
+	channel bigint NOT NULL,
+	xid xid8 NOT NULL,
+	version bigint NOT NULL,
+	count integer NOT NULL,
+	entries bytea NOT NULL
+);
+CREATE INDEX change_idx ON poll.change (channel, xid, version);
+COMMENT ON TABLE poll.change IS 'change log: chunks of (operation, key) by channel, top-level transaction and version (not dumped)';
+
+CREATE TABLE poll.epoch (
+	value bigint NOT NULL
+);
+COMMENT ON TABLE poll.epoch IS 'a random number that tells this change log from any other (not dumped)';
+INSERT INTO poll.epoch
+	SELECT ('x' || pg_catalog.right(pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint;
+
+SELECT pg_catalog.pg_extension_config_dump('poll.feed', '');
+SELECT pg_catalog.pg_extension_config_dump('poll.feed_id_seq', '');
+
+--
+-- Triggers.
+--
+
+CREATE FUNCTION poll.capture() RETURNS trigger
+AS 'MODULE_PATHNAME', 'poll_ext_capture'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.capture() IS 'AFTER ROW trigger of a tracked table, created by poll.track(); argument: the id of its feed';
+
+CREATE FUNCTION poll.feed_changed() RETURNS trigger
+AS 'MODULE_PATHNAME', 'poll_ext_feed_changed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.feed_changed() IS 'statement trigger of poll.feed: makes all sessions read the registry again';
+
+CREATE TRIGGER feed_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poll.feed
+	FOR EACH STATEMENT EXECUTE FUNCTION poll.feed_changed();
+ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER feed_changed;
+
+--
+-- Tracking.
+--
+
+CREATE FUNCTION poll.track(relation regclass, feed text DEFAULT NULL, always boolean DEFAULT false)
+RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_track'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.track(regclass, text, boolean) IS
+'Starts to track a table as a feed and returns the feed''s name (default: the table''s). Needs ownership. always: also capture what logical replication applies. Errors: no key, not a permanent table, name taken.';
+
+CREATE FUNCTION poll.untrack(feed text) RETURNS void
+AS 'MODULE_PATHNAME', 'poll_ext_untrack'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.untrack(text) IS
+'Stops tracking; the feed''s cursors are worthless from then on. Needs ownership of the table. Errors: PT404.';
+
+CREATE VIEW poll.feeds AS
+SELECT f.name AS feed,
+	   f.relation,
+	   (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
+		  FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
+		  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+		 WHERE k.n <= i.indnkeyatts) AS key,
+	   f.always,
+	   f.tracked_at
+  FROM poll.feed f
+  LEFT JOIN LATERAL (
+	   SELECT i.indrelid, i.indkey, i.indnkeyatts
+		 FROM pg_catalog.pg_index i
+		WHERE i.indrelid = f.relation AND i.indisvalid AND i.indimmediate
+		  AND (i.indisprimary OR i.indisreplident)
+		ORDER BY i.indisprimary DESC
+		LIMIT 1) i ON true
+ WHERE pg_catalog.has_table_privilege(f.relation, 'SELECT')
+	OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
+		  FROM pg_catalog.pg_attribute a
+		 WHERE a.attrelid = f.relation AND a.attnum > 0 AND NOT a.attisdropped);
+COMMENT ON VIEW poll.feeds IS 'the feeds whose tables the caller may read';
+
+--
+-- Reading.
+--
+
+CREATE FUNCTION poll.poll(feeds text[], cursor text DEFAULT NULL, max_rows integer DEFAULT 100)
+RETURNS json
+AS 'MODULE_PATHNAME', 'poll_ext_poll'
+LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.poll(text[], text, integer) IS
+'What changed in the feeds since the cursor, from one snapshot: {"changes": {"<feed>": [{"op": "upsert"|"delete", "key": {...}, "data": {...}|null, "version": microseconds since 1970|null}, ...]}, "cursor": "...", "has_more": bool, "timestamp": "...", "feeds_checked": n}. Without a cursor: full sync, then on; ''now'': from now on. max_rows: 1 to 10000. Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.changes(feed text, cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
+	OUT op text, OUT key json, OUT data json, OUT version bigint, OUT changed_at timestamptz,
+	OUT cursor text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_changes'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION poll.changes(text, text, integer) IS
+'What changed in a feed since the cursor, a row per key at its last change, each with the cursor after it. op: upsert, delete, or skip (only the cursor moves on). Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.changed_keys(feed text, cursor text, max_rows integer DEFAULT 1000,
+	OUT key json, OUT version bigint, OUT changed_at timestamptz, OUT cursor text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_changed_keys'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION poll.changed_keys(text, text, integer) IS
+'The keys that changed in a feed since the cursor, without their rows, each with the cursor after it. Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.has_changes(feeds text[], cursor text) RETURNS boolean
+AS 'MODULE_PATHNAME', 'poll_ext_has_changes'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.has_changes(text[], text) IS
+'Would a poll of the feeds with this cursor have anything to say? Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.current_cursor(feeds text[]) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_current_cursor'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.current_cursor(text[]) IS
+'The cursor that has seen everything so far. Errors: PT400, PT404.';
+
+CREATE FUNCTION poll.cursor_info(cursor text,
+	OUT state text, OUT next_xid xid8, OUT open_xids xid8[], OUT at_xid xid8,
+	OUT at_version bigint, OUT lsn pg_lsn, OUT last_key text[], OUT current boolean)
+AS 'MODULE_PATHNAME', 'poll_ext_cursor_info'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION poll.cursor_info(text) IS
+'What a cursor says, for the curious: complete, cut or full sync; everything below next_xid was seen but for open_xids, and of at_xid all up to at_version; lsn: where the server was that cut it; last_key: of a full sync; current: is it of this log? Errors: PT400.';
+
+--
+-- Privileges.  Whoever may SELECT from a table may poll it; the functions check.
+--
+
+REVOKE ALL ON poll.feed, poll.change, poll.epoch FROM PUBLIC;
+REVOKE ALL ON SEQUENCE poll.feed_id_seq FROM PUBLIC;
+GRANT USAGE ON SCHEMA poll TO PUBLIC;
+GRANT SELECT ON poll.feeds TO PUBLIC;

@@ -1,0 +1,58 @@
+/*
+ * poll_ext.c
+ *		The front door: what is registered with the server, and where to read on.
+ *
+ * A change, from the writer to the client:
+ *		src/capture.c	the row trigger and its buffers
+ *		src/changelog.c	the change log, in chunks
+ *		src/cursor.c	the cursor: which changes a client has seen
+ *		src/snapshot.c	the snapshot that a poll runs under
+ *		src/changes.c	from a cursor to a page of changes
+ *		src/fullsync.c	the table itself, for a client without a cursor
+ *		src/reader.c	live rows, as the caller may see them
+ *		src/poll.c		the functions that clients call
+ *
+ * What they stand on:
+ *		src/track.c		poll.track() and poll.untrack()
+ *		src/feedset.c	the feeds of a request, checked for its caller
+ *		src/catalog.c	the registry of feeds and the epoch
+ *		src/key.c		keys and their text form
+ *		src/json.c		values as JSON
+ *		src/shmem.c		shared memory: the clock, and who flushed last
+ *		src/guc.c		settings
+ *		src/compat.h	differences between server versions
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/inval.h"
+
+#include "capture.h"
+#include "catalog.h"
+#include "guc.h"
+#include "reader.h"
+#include "shmem.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/* Only marks things stale; the next use reads them again. */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	if (poll_catalog_invalidate(relid))
+		relid = InvalidOid;
+	poll_capture_invalidate(relid);
+	poll_reader_invalidate(relid);
+}
+
+void
+_PG_init(void)
+{
+	poll_guc_install();
+	poll_shmem_install();
+	poll_catalog_install();
+	poll_capture_install();
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+}

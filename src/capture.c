@@ -1,0 +1,550 @@
+/*
+ * capture.c
+ *		The row trigger, and the buffers that become chunks of the log.
+ *
+ * A log row per change would cost a heap insert, an index insert and some
+ * 170 bytes of WAL.  So the trigger only appends (op, key) to a buffer in
+ * backend memory, and the buffer becomes one chunk when it is full and when
+ * the transaction ends.
+ *
+ * Levels.  There is a buffer per channel and level of subtransaction.  A
+ * level only ever writes its own entries: the chunk of an inner level carries
+ * the inner xid as its xmin, and disappears with it.  A level that aborts
+ * drops its buffers; one that commits hands them to its parent, after writing
+ * what would not fit there.  So at the end of the transaction, PRE_COMMIT or
+ * PRE_PREPARE, all that is left is at the top level and is written.  Writes
+ * that come later still, from another extension's callback, are written at
+ * once.
+ *
+ * All buffers are in one list, ordered by level: those of the current level
+ * are always at its end.
+ *
+ * Memory.  A buffer takes some 2 kB.  When there are very many (a transaction
+ * that touches hundreds of feeds, or nests hundreds of savepoints) further
+ * entries are written at once.
+ *
+ * Order.  Versions are taken when a chunk is written, so entries of one key
+ * may be logged out of order within a transaction.  That is harmless: they
+ * become visible together, and a poll reads the row, not the entry.
+ *
+ * The trigger's argument is the id of its feed.  A trigger that does not
+ * belong to a feed of its table logs nothing: it is a leftover (a restored
+ * table without its registry), or somebody who would like to write into
+ * another table's feed.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "lib/ilist.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "capture.h"
+#include "catalog.h"
+#include "changelog.h"
+#include "key.h"
+#include "shmem.h"
+
+/* more buffers than this are written at once */
+#define MAX_BUFFERS		256
+
+/* a buffer that a huge key has blown up is not kept */
+#define MAX_KEPT_BYTES	8192
+
+/* A capture trigger, by the trigger's oid. */
+typedef struct PollTrigger
+{
+	Oid			tgoid;			/* hash key */
+	Oid			relid;
+	bool		valid;			/* reset by the relcache callback */
+	int64		channel;		/* 0 = logs nothing */
+	PollKey    *key;
+	MemoryContext context;		/* holds the key */
+} PollTrigger;
+
+typedef struct PollBufferTag
+{
+	int64		channel;
+	int64		level;
+} PollBufferTag;
+
+typedef struct PollBuffer
+{
+	PollBufferTag tag;			/* hash key */
+	dlist_node	node;
+	int			count;
+	StringInfoData entries;
+} PollBuffer;
+
+static HTAB *triggers = NULL;
+
+/* the transaction's buffers; the memory stays for the next one */
+static MemoryContext buffer_context = NULL;
+static HTAB *buffer_hash;
+static dlist_head buffer_list = DLIST_STATIC_INIT(buffer_list);
+static PollBuffer *last_buffer = NULL;	/* the one used last, or NULL */
+static StringInfoData key_text;
+static bool write_through = false;	/* after PRE_COMMIT or PRE_PREPARE */
+static bool wrote = false;		/* any chunk in this transaction */
+
+PG_FUNCTION_INFO_V1(poll_ext_capture);
+
+/* ---- buffers ---- */
+
+static void
+buffers_create(void)
+{
+	HASHCTL		ctl;
+	MemoryContext old;
+
+	buffer_context = AllocSetContextCreate(TopMemoryContext, "poll_ext capture",
+										   ALLOCSET_DEFAULT_SIZES);
+	ctl.keysize = sizeof(PollBufferTag);
+	ctl.entrysize = sizeof(PollBuffer);
+	ctl.hcxt = buffer_context;
+	buffer_hash = hash_create("poll_ext buffers", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	old = MemoryContextSwitchTo(buffer_context);
+	initStringInfo(&key_text);
+	MemoryContextSwitchTo(old);
+}
+
+static PollBuffer *
+buffer_find(int64 channel, int level, bool create)
+{
+	PollBufferTag tag = {channel, level};
+	PollBuffer *buffer;
+
+	if (last_buffer != NULL && last_buffer->tag.channel == channel && last_buffer->tag.level == level)
+		return last_buffer;
+
+	buffer = hash_search(buffer_hash, &tag, HASH_FIND, NULL);
+	if (buffer == NULL && create)
+	{
+		MemoryContext old = MemoryContextSwitchTo(buffer_context);
+		StringInfoData entries;
+
+		/* nothing may fail between entering it and completing it */
+		initStringInfo(&entries);
+		MemoryContextSwitchTo(old);
+		buffer = hash_search(buffer_hash, &tag, HASH_ENTER, NULL);
+		buffer->count = 0;
+		buffer->entries = entries;
+		dlist_push_tail(&buffer_list, &buffer->node);
+	}
+	return buffer;
+}
+
+static void
+buffer_drop(PollBuffer *buffer)
+{
+	if (last_buffer == buffer)
+		last_buffer = NULL;
+	dlist_delete(&buffer->node);
+	pfree(buffer->entries.data);
+	hash_search(buffer_hash, &buffer->tag, HASH_REMOVE, NULL);
+}
+
+static void
+buffer_write(PollBuffer *buffer)
+{
+	if (buffer->count == 0)
+		return;
+	wrote = true;
+	poll_changelog_write(buffer->tag.channel, buffer->count,
+						 buffer->entries.data, buffer->entries.len);
+	buffer->count = 0;
+	resetStringInfo(&buffer->entries);
+	if (buffer->entries.maxlen > MAX_KEPT_BYTES)
+	{
+		buffer->entries.data = repalloc(buffer->entries.data, MAX_KEPT_BYTES);
+		buffer->entries.maxlen = MAX_KEPT_BYTES;
+	}
+}
+
+static inline bool
+fits(const PollBuffer *buffer, int count, int bytes)
+{
+	return buffer->count + count <= POLL_CHUNK_ENTRIES &&
+		buffer->entries.len + bytes <= POLL_CHUNK_BYTES;
+}
+
+/* Adds the key in key_text. */
+static void
+buffer_add(int64 channel, PollOp op)
+{
+	PollBuffer *buffer = buffer_find(channel, GetCurrentTransactionNestLevel(), true);
+
+	last_buffer = buffer;
+	if (!fits(buffer, 1, key_text.len + 4))
+		buffer_write(buffer);
+	poll_entry_append(&buffer->entries, op, key_text.data, key_text.len);
+	buffer->count++;
+	if (write_through || hash_get_num_entries(buffer_hash) > MAX_BUFFERS)
+	{
+		buffer_write(buffer);
+		buffer_drop(buffer);
+	}
+	if (key_text.maxlen > MAX_KEPT_BYTES)
+	{
+		key_text.data = repalloc(key_text.data, MAX_KEPT_BYTES);
+		key_text.maxlen = MAX_KEPT_BYTES;
+	}
+}
+
+/* The last buffer of the list if it is of that level. */
+static PollBuffer *
+buffer_of_level(int level)
+{
+	PollBuffer *buffer;
+
+	if (dlist_is_empty(&buffer_list))
+		return NULL;
+	buffer = dlist_tail_element(PollBuffer, node, &buffer_list);
+	return buffer->tag.level == level ? buffer : NULL;
+}
+
+/* ---- transaction callbacks ---- */
+
+static void
+write_all(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &buffer_list)
+		buffer_write(dlist_container(PollBuffer, node, iter.cur));
+	write_through = true;
+	if (wrote && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		poll_shmem_set_async_commits();
+}
+
+static void
+forget_all(bool failed)
+{
+	last_buffer = NULL;
+	write_through = false;
+	wrote = false;
+	if (!failed)
+	{
+		while (!dlist_is_empty(&buffer_list))
+			buffer_drop(dlist_tail_element(PollBuffer, node, &buffer_list));
+	}
+	else if (buffer_context != NULL)
+	{
+		/* the error may have come in the middle of anything */
+		dlist_init(&buffer_list);
+		MemoryContextDelete(buffer_context);
+		buffer_context = NULL;
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			write_all();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			forget_all(false);
+			break;
+		case XACT_EVENT_ABORT:
+			forget_all(true);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Before a level commits, while it can still fail: write what does not fit
+ * into the parent's buffers, and make room there for the rest.
+ */
+static void
+level_will_commit(int level)
+{
+	dlist_node *node;
+
+	if (dlist_is_empty(&buffer_list))
+		return;
+	for (node = dlist_tail_node(&buffer_list);; node = dlist_prev_node(&buffer_list, node))
+	{
+		PollBuffer *buffer = dlist_container(PollBuffer, node, node);
+		PollBuffer *parent;
+
+		if (buffer->tag.level != level)
+			break;
+		parent = buffer_find(buffer->tag.channel, level - 1, false);
+		if (parent != NULL && !fits(parent, buffer->count, buffer->entries.len))
+			buffer_write(buffer);
+		else if (parent != NULL)
+			enlargeStringInfo(&parent->entries, buffer->entries.len);
+		if (!dlist_has_prev(&buffer_list, node))
+			break;
+	}
+}
+
+static void
+level_committed(int level)
+{
+	PollBuffer *buffer;
+	dlist_head	handed = DLIST_STATIC_INIT(handed);
+
+	last_buffer = NULL;
+	while ((buffer = buffer_of_level(level)) != NULL)
+	{
+		PollBufferTag tag = {buffer->tag.channel, level - 1};
+		PollBuffer *parent = buffer_find(tag.channel, tag.level, false);
+
+		if (parent != NULL)
+		{
+			appendBinaryStringInfo(&parent->entries, buffer->entries.data, buffer->entries.len);
+			parent->count += buffer->count;
+			buffer_drop(buffer);
+		}
+		else
+		{
+			dlist_delete(&buffer->node);
+			dlist_push_head(&handed, &buffer->node);
+			if (!hash_update_hash_key(buffer_hash, buffer, &tag))
+				elog(ERROR, "two buffers of one channel and level");
+		}
+	}
+	while (!dlist_is_empty(&handed))
+		dlist_push_tail(&buffer_list, dlist_pop_head_node(&handed));
+}
+
+static void
+level_aborted(int level)
+{
+	PollBuffer *buffer;
+
+	while ((buffer = buffer_of_level(level)) != NULL)
+		buffer_drop(buffer);
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	switch (event)
+	{
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			level_will_commit(level);
+			break;
+		case SUBXACT_EVENT_COMMIT_SUB:
+			level_committed(level);
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+			level_aborted(level);
+			break;
+		default:
+			break;
+	}
+}
+
+void
+poll_capture_install(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/* ---- the trigger ---- */
+
+void
+poll_capture_invalidate(Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	PollTrigger *trigger;
+
+	if (triggers == NULL)
+		return;
+	hash_seq_init(&status, triggers);
+	while ((trigger = hash_seq_search(&status)) != NULL)
+		if (!OidIsValid(relid) || trigger->relid == relid)
+			trigger->valid = false;
+}
+
+/* The feed that the trigger belongs to, or 0. */
+static int64
+trigger_channel(Trigger *trigger, Relation rel)
+{
+	PollFeed	feed;
+
+	if (trigger->tgnargs != 1)
+		return 0;
+	if (!poll_catalog_find_id(strtoi64(trigger->tgargs[0], NULL, 10), &feed))
+		return 0;
+	return feed.relid == RelationGetRelid(rel) ? feed.id : 0;
+}
+
+static void
+trigger_build(PollTrigger *entry, Trigger *trigger, Relation rel)
+{
+	MemoryContext old;
+	Oid			indexid;
+
+	/* somebody up the stack may be using the old key: keep it for a while */
+	if (entry->context != NULL)
+		MemoryContextSetParent(entry->context, TopTransactionContext);
+	entry->context = NULL;
+	entry->key = NULL;
+
+	/* an invalidation from here on makes it stale again */
+	entry->valid = true;
+	entry->relid = RelationGetRelid(rel);
+	entry->channel = trigger_channel(trigger, rel);
+	if (entry->channel == 0)
+		return;
+
+	indexid = poll_key_index(rel);
+	if (!OidIsValid(indexid))
+	{
+		entry->valid = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
+				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
+	}
+	entry->valid = false;
+	entry->context = AllocSetContextCreate(TopMemoryContext, "poll_ext trigger",
+										   ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(entry->context);
+	entry->key = poll_key_build(rel, indexid);
+	MemoryContextSwitchTo(old);
+	entry->valid = true;
+}
+
+static PollTrigger *
+trigger_find(Trigger *trigger, Relation rel)
+{
+	static PollTrigger *last = NULL;
+	PollTrigger *entry = last;
+	bool		found;
+
+	if (entry == NULL || entry->tgoid != trigger->tgoid)
+	{
+		if (triggers == NULL)
+		{
+			HASHCTL		ctl;
+
+			ctl.keysize = sizeof(Oid);
+			ctl.entrysize = sizeof(PollTrigger);
+			triggers = hash_create("poll_ext triggers", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+		}
+		entry = hash_search(triggers, &trigger->tgoid, HASH_ENTER, &found);
+		if (!found)
+		{
+			entry->valid = false;
+			entry->context = NULL;
+		}
+		last = entry;
+	}
+	if (!entry->valid)
+		trigger_build(entry, trigger, rel);
+	return entry;
+}
+
+/* Are the tuples of an UPDATE the same, byte by byte or value by value? */
+static bool
+rows_equal(TriggerData *trigdata)
+{
+	HeapTupleHeader old = trigdata->tg_trigtuple->t_data;
+	HeapTupleHeader new = trigdata->tg_newtuple->t_data;
+	TupleTableSlot *oldslot = trigdata->tg_trigslot;
+	TupleTableSlot *newslot = trigdata->tg_newslot;
+	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
+
+	if (trigdata->tg_trigtuple->t_len == trigdata->tg_newtuple->t_len &&
+		old->t_hoff == new->t_hoff &&
+		HeapTupleHeaderGetNatts(old) == HeapTupleHeaderGetNatts(new) &&
+		(old->t_infomask & ~HEAP_XACT_MASK) == (new->t_infomask & ~HEAP_XACT_MASK) &&
+		memcmp((char *) old + SizeofHeapTupleHeader, (char *) new + SizeofHeapTupleHeader,
+			   trigdata->tg_newtuple->t_len - SizeofHeapTupleHeader) == 0)
+		return true;
+
+	slot_getallattrs(oldslot);
+	slot_getallattrs(newslot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			continue;
+		if (oldslot->tts_isnull[i] != newslot->tts_isnull[i])
+			return false;
+		if (!oldslot->tts_isnull[i] &&
+			!datum_image_eq(oldslot->tts_values[i], newslot->tts_values[i],
+							att->attbyval, att->attlen))
+			return false;
+	}
+	return true;
+}
+
+static bool
+keys_equal(const PollKey *key, TupleTableSlot *a, TupleTableSlot *b)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		const PollKeyColumn *column = &key->columns[i];
+		bool		isnull;
+		Datum		old = slot_getattr(a, column->attnum, &isnull);
+		Datum		new = slot_getattr(b, column->attnum, &isnull);
+
+		if (!datum_image_eq(old, new, column->typbyval, column->typlen))
+			return false;
+	}
+	return true;
+}
+
+static void
+log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
+{
+	resetStringInfo(&key_text);
+	poll_key_append(&key_text, trigger->key, slot);
+	buffer_add(trigger->channel, op);
+}
+
+/* AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW; argument: the feed's id. */
+Datum
+poll_ext_capture(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	PollTrigger *trigger;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s.capture\" was not called as an AFTER ROW trigger", POLL_SCHEMA),
+				 errhint("Use poll.track() to create the trigger.")));
+
+	trigger = trigger_find(trigdata->tg_trigger, trigdata->tg_relation);
+	if (trigger->channel == 0)
+		return PointerGetDatum(NULL);
+	if (buffer_context == NULL)
+		buffers_create();
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		log_change(trigger, POLL_OP_UPSERT, trigdata->tg_trigslot);
+	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);
+	else if (!rows_equal(trigdata))
+	{
+		if (!keys_equal(trigger->key, trigdata->tg_trigslot, trigdata->tg_newslot))
+			log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);
+		log_change(trigger, POLL_OP_UPSERT, trigdata->tg_newslot);
+	}
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,315 @@
+/*
+ * catalog.c
+ *		The extension's own tables and the registry of feeds, cached.
+ *
+ * An empty poll must not read a table, so each backend keeps the registry in
+ * memory.  Every write to poll.feed, a restore's included, fires the trigger
+ * poll.feed_changed(), which sends a relcache invalidation for the table;
+ * that marks the copy stale, and the next use reads it again.  Callers get
+ * copies, since any use may replace it.
+ *
+ * The registry is what the last commit left, not what the caller's snapshot
+ * shows: a trigger must know its feed under any snapshot.  Readers compare a
+ * feed's xmin with their snapshot (feedset.c).
+ *
+ * The epoch says which log a cursor belongs to.  It hashes a random number
+ * from CREATE EXTENSION (not dumped: a restored database starts a new one),
+ * the database (not the same in a copy), the cluster and the timeline (new
+ * after a promotion or a point-in-time recovery).
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+
+#define ANUM_FEED_ID		1
+#define ANUM_FEED_NAME		2
+#define ANUM_FEED_RELATION	3
+#define ANUM_EPOCH_VALUE	1
+
+/* The oids of our relations; all or none. */
+typedef struct PollRelations
+{
+	bool		valid;
+	Oid			change;
+	Oid			change_index;
+	Oid			feed;
+	Oid			epoch;
+	uint64		epoch_value;	/* without the timeline */
+} PollRelations;
+
+typedef struct FeedById
+{
+	int64		id;
+	PollFeed	feed;
+} FeedById;
+
+typedef struct FeedByName
+{
+	NameData	name;
+	PollFeed	feed;
+} FeedByName;
+
+static PollRelations relations;
+
+static bool registry_stale = true;
+static MemoryContext registry_context = NULL;
+static HTAB *registry_by_id;
+static HTAB *registry_by_name;
+static HTAB *registry_relids;	/* the tracked tables */
+
+static uint64 generation = 1;
+
+PG_FUNCTION_INFO_V1(poll_ext_feed_changed);
+
+static Oid
+find_relation(Oid nspid, const char *name)
+{
+	Oid			relid = OidIsValid(nspid) ? get_relname_relid(name, nspid) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", POLL_SCHEMA, name),
+				 errhint("Run CREATE EXTENSION poll_ext.")));
+	return relid;
+}
+
+static uint64
+read_epoch(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		isnull;
+	uint64		parts[3];
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.epoch\" is empty", POLL_SCHEMA),
+				 errhint("Drop and create the extension.")));
+	parts[0] = DatumGetInt64(heap_getattr(tuple, ANUM_EPOCH_VALUE, RelationGetDescr(rel), &isnull));
+	parts[1] = MyDatabaseId;
+	parts[2] = GetSystemIdentifier();
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return hash_bytes_extended((unsigned char *) parts, sizeof(parts), 0);
+}
+
+static const PollRelations *
+get_relations(void)
+{
+	if (!relations.valid)
+	{
+		PollRelations new;
+		Oid			nspid = get_namespace_oid(POLL_SCHEMA, true);
+
+		new.change = find_relation(nspid, "change");
+		new.change_index = find_relation(nspid, "change_idx");
+		new.feed = find_relation(nspid, "feed");
+		new.epoch = find_relation(nspid, "epoch");
+		new.epoch_value = read_epoch(new.epoch);
+		new.valid = true;
+		relations = new;
+	}
+	return &relations;
+}
+
+Oid
+poll_catalog_change(void)
+{
+	return get_relations()->change;
+}
+
+Oid
+poll_catalog_change_index(void)
+{
+	return get_relations()->change_index;
+}
+
+Oid
+poll_catalog_feed(void)
+{
+	return get_relations()->feed;
+}
+
+uint64
+poll_catalog_epoch(void)
+{
+	TimeLineID	tli;
+
+	if (RecoveryInProgress())
+		GetXLogReplayRecPtr(&tli);
+	else
+		tli = GetWALInsertionTimeLine();
+	return hash_combine64(get_relations()->epoch_value, tli);
+}
+
+uint64
+poll_catalog_generation(void)
+{
+	return generation;
+}
+
+/* Enters the feed of one tuple of poll.feed. */
+static void
+registry_enter(HTAB *by_id, HTAB *by_name, HTAB *relids, HeapTuple tuple, TupleDesc desc)
+{
+	PollFeed	feed;
+	bool		isnull;
+
+	feed.id = DatumGetInt64(heap_getattr(tuple, ANUM_FEED_ID, desc, &isnull));
+	namestrcpy(&feed.name,
+			   TextDatumGetCString(heap_getattr(tuple, ANUM_FEED_NAME, desc, &isnull)));
+	feed.relid = DatumGetObjectId(heap_getattr(tuple, ANUM_FEED_RELATION, desc, &isnull));
+	feed.xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+	((FeedById *) hash_search(by_id, &feed.id, HASH_ENTER, NULL))->feed = feed;
+	((FeedByName *) hash_search(by_name, &feed.name, HASH_ENTER, NULL))->feed = feed;
+	hash_search(relids, &feed.relid, HASH_ENTER, NULL);
+}
+
+static void
+registry_load(void)
+{
+	MemoryContext context;
+	HASHCTL		ctl;
+	HTAB	   *by_id;
+	HTAB	   *by_name;
+	HTAB	   *relids;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	context = AllocSetContextCreate(TopMemoryContext, "poll_ext feeds", ALLOCSET_SMALL_SIZES);
+	ctl.hcxt = context;
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(FeedById);
+	by_id = hash_create("poll_ext feeds by id", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = sizeof(NameData);
+	ctl.entrysize = sizeof(FeedByName);
+	by_name = hash_create("poll_ext feeds by name", 64, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(Oid);
+	relids = hash_create("poll_ext tracked tables", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	/* what changes while we read makes it stale again, for the next use */
+	registry_stale = false;
+	PG_TRY();
+	{
+		/* opening the table handles the invalidations that came before */
+		rel = table_open(poll_catalog_feed(), AccessShareLock);
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			registry_enter(by_id, by_name, relids, tuple, RelationGetDescr(rel));
+		systable_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	PG_CATCH();
+	{
+		registry_stale = true;
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (registry_context != NULL)
+		MemoryContextDelete(registry_context);
+	registry_context = context;
+	registry_by_id = by_id;
+	registry_by_name = by_name;
+	registry_relids = relids;
+}
+
+bool
+poll_catalog_find(const char *name, PollFeed *feed)
+{
+	FeedByName *entry;
+
+	if (strlen(name) >= NAMEDATALEN)
+		return false;
+	if (registry_stale)
+		registry_load();
+	entry = hash_search(registry_by_name, name, HASH_FIND, NULL);
+	if (entry != NULL)
+		*feed = entry->feed;
+	return entry != NULL;
+}
+
+bool
+poll_catalog_find_id(int64 id, PollFeed *feed)
+{
+	FeedById   *entry;
+
+	if (registry_stale)
+		registry_load();
+	entry = hash_search(registry_by_id, &id, HASH_FIND, NULL);
+	if (entry != NULL)
+		*feed = entry->feed;
+	return entry != NULL;
+}
+
+/* Statement trigger on poll.feed: all backends read the registry again. */
+Datum
+poll_ext_feed_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s.feed_changed\" was not called as a trigger", POLL_SCHEMA)));
+	CacheInvalidateRelcache(trigdata->tg_relation);
+	return PointerGetDatum(NULL);
+}
+
+/* A relcache callback: marks, and reads nothing. */
+bool
+poll_catalog_invalidate(Oid relid)
+{
+	if (!OidIsValid(relid) || !relations.valid ||
+		relid == relations.feed || relid == relations.epoch ||
+		relid == relations.change || relid == relations.change_index)
+	{
+		relations.valid = false;
+		registry_stale = true;
+		generation++;
+		return true;
+	}
+	if (registry_stale || hash_search(registry_relids, &relid, HASH_FIND, NULL) != NULL)
+		generation++;
+	return false;
+}
+
+static void
+privileges_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	generation++;
+}
+
+void
+poll_catalog_install(void)
+{
+	CacheRegisterSyscacheCallback(AUTHOID, privileges_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, privileges_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, privileges_changed, (Datum) 0);
+}

@@ -1,0 +1,47 @@
+/*
+ * catalog.h
+ *		The extension's own tables: where they are, and the registry of feeds.
+ */
+#ifndef POLL_CATALOG_H
+#define POLL_CATALOG_H
+
+#include "access/transam.h"
+
+#define POLL_SCHEMA		"poll"
+
+typedef struct PollFeed
+{
+	int64		id;				/* never reused; names the feed's channel */
+	NameData	name;
+	Oid			relid;			/* the table; it may have been dropped */
+	TransactionId xmin;			/* the transaction that tracked it */
+} PollFeed;
+
+/* Errors if the extension is not there. */
+extern Oid	poll_catalog_change(void);
+extern Oid	poll_catalog_change_index(void);
+extern Oid	poll_catalog_feed(void);
+
+/*
+ * Copies the feed with that name or id as the last commit left it; false if
+ * there is none.
+ */
+extern bool poll_catalog_find(const char *name, PollFeed *feed);
+extern bool poll_catalog_find_id(int64 id, PollFeed *feed);
+
+/*
+ * Grows whenever something may have changed that the registry, a tracked
+ * table or a privilege depends on.
+ */
+extern uint64 poll_catalog_generation(void);
+
+/* Identifies the log that a cursor belongs to. */
+extern uint64 poll_catalog_epoch(void);
+
+/* Called by _PG_init(). */
+extern void poll_catalog_install(void);
+
+/* Called by the relcache callback; true if the registry itself is stale. */
+extern bool poll_catalog_invalidate(Oid relid);
+
+#endif							/* POLL_CATALOG_H */

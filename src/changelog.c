@@ -1,0 +1,287 @@
+/*
+ * changelog.c
+ *		The change log: chunks of entries, written and read.
+ *
+ *		poll.change (channel int8, xid xid8, version int8, count int4,
+ *					 entries bytea)			index (channel, xid, version)
+ *
+ * A row of the log is a chunk: up to POLL_CHUNK_ENTRIES changes that one
+ * transaction made in one channel, in some 2 kB.  Entry i of a chunk has
+ * version "version + i" and consists of varint(key length * 4 + op) and the
+ * key (see key.c).  Chunks are inserted straight into the heap and the index,
+ * without SPI; a chunk of a single huge key may be toasted, others never are.
+ *
+ * Reading goes through the index in (xid, version) order.  Chunks of
+ * transactions that are open in the snapshot are told by the xid in the index
+ * tuple and skipped without a look at the heap; after a few in a row the scan
+ * seeks to the next xid, so that a bulk load in progress costs a poll one more
+ * index descent, not a walk over its chunks.
+ *
+ * Locking: writers hold ROW EXCLUSIVE and readers ACCESS SHARE on the log
+ * until their transactions end.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/xid8.h"
+
+#include "catalog.h"
+#include "changelog.h"
+#include "compat.h"
+#include "shmem.h"
+#include "snapshot.h"
+#include "varint.h"
+
+#define ANUM_CHANGE_CHANNEL		1
+#define ANUM_CHANGE_XID			2
+#define ANUM_CHANGE_VERSION		3
+#define ANUM_CHANGE_COUNT		4
+#define ANUM_CHANGE_ENTRIES		5
+#define NATTS_CHANGE			5
+#define NATTS_INDEX				3
+
+/* so many chunks of open transactions in a row before the scan seeks */
+#define SKIP_BEFORE_SEEK		4
+
+void
+poll_entry_append(StringInfo buf, PollOp op, const char *key, int keylen)
+{
+	char		varint[POLL_VARINT_MAX];
+
+	appendBinaryStringInfo(buf, varint,
+						   poll_varint_put(varint, (uint64) keylen << 2 | op) - varint);
+	appendBinaryStringInfo(buf, key, keylen);
+}
+
+void
+poll_changelog_write(int64 channel, int count, const char *entries, int len)
+{
+	FullTransactionId xid = GetTopFullTransactionId();
+	Relation	rel = table_open(poll_catalog_change(), RowExclusiveLock);
+	Relation	index = index_open(poll_catalog_change_index(), RowExclusiveLock);
+	Datum		values[NATTS_CHANGE];
+	bool		isnull[NATTS_CHANGE] = {0};
+	bytea	   *data = palloc(VARHDRSZ + len);
+	HeapTuple	tuple;
+
+	/* first: whoever sees the chunk must see this (shmem.c) */
+	poll_flushed_raise(channel, U64FromFullTransactionId(xid));
+
+	SET_VARSIZE(data, VARHDRSZ + len);
+	memcpy(VARDATA(data), entries, len);
+	values[ANUM_CHANGE_CHANNEL - 1] = Int64GetDatum(channel);
+	values[ANUM_CHANGE_XID - 1] = FullTransactionIdGetDatum(xid);
+	values[ANUM_CHANGE_VERSION - 1] = Int64GetDatum(poll_clock_take(count));
+	values[ANUM_CHANGE_COUNT - 1] = Int32GetDatum(count);
+	values[ANUM_CHANGE_ENTRIES - 1] = PointerGetDatum(data);
+
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
+	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	/* the index has the log's first columns; nbtree needs no IndexInfo */
+	index_insert(index, values, isnull, &tuple->t_self, rel, UNIQUE_CHECK_NO, false, NULL);
+
+	heap_freetuple(tuple);
+	pfree(data);
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
+}
+
+void
+poll_log_open(PollLog *log, Snapshot snapshot, const PollView *view)
+{
+	log->rel = table_open(poll_catalog_change(), AccessShareLock);
+	log->index = index_open(poll_catalog_change_index(), AccessShareLock);
+	log->snapshot = snapshot;
+	log->view = view;
+}
+
+void
+poll_log_close(PollLog *log)
+{
+	index_close(log->index, NoLock);
+	table_close(log->rel, NoLock);
+}
+
+PollLogScan *
+poll_log_scan_begin(PollLog *log, int64 channel, int feed)
+{
+	PollLogScan *scan = palloc0(sizeof(PollLogScan));
+
+	scan->log = log;
+	scan->channel = channel;
+	scan->feed = feed;
+	scan->slot = table_slot_create(log->rel, NULL);
+	scan->scan = poll_compat_index_beginscan(log->rel, log->index, log->snapshot, NATTS_INDEX);
+	scan->scan->xs_want_itup = true;
+	return scan;
+}
+
+void
+poll_log_scan_end(PollLogScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	if (scan->chunk)
+		pfree(scan->chunk);
+	pfree(scan);
+}
+
+static void
+key_init(ScanKey key, AttrNumber column, StrategyNumber strategy, uint64 value)
+{
+	RegProcedure function;
+
+	if (column == ANUM_CHANGE_XID)
+		function = strategy == BTEqualStrategyNumber ? F_XID8EQ :
+			strategy == BTLessStrategyNumber ? F_XID8LT : F_XID8GE;
+	else
+		function = strategy == BTEqualStrategyNumber ? F_INT8EQ : F_INT8GE;
+	ScanKeyInit(key, column, strategy, function,
+				column == ANUM_CHANGE_XID ? FullTransactionIdGetDatum(FullTransactionIdFromU64(value)) :
+				Int64GetDatum((int64) value));
+}
+
+static void
+reset_chunk(PollLogScan *scan)
+{
+	scan->next = scan->end = NULL;
+	scan->skipped = 0;
+}
+
+void
+poll_log_scan_seek(PollLogScan *scan, uint64 from, uint64 to)
+{
+	ScanKeyData keys[NATTS_INDEX];
+
+	scan->from = from;
+	scan->to = to;
+	reset_chunk(scan);
+	key_init(&keys[0], ANUM_CHANGE_CHANNEL, BTEqualStrategyNumber, scan->channel);
+	key_init(&keys[1], ANUM_CHANGE_XID, BTGreaterEqualStrategyNumber, from);
+	key_init(&keys[2], ANUM_CHANGE_XID, BTLessStrategyNumber, to);
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+/* The chunk with the next version may have begun up to so many before it. */
+void
+poll_log_scan_seek_after(PollLogScan *scan, uint64 xid, int64 version)
+{
+	ScanKeyData keys[NATTS_INDEX];
+
+	scan->from = xid;
+	scan->to = xid + 1;
+	reset_chunk(scan);
+	key_init(&keys[0], ANUM_CHANGE_CHANNEL, BTEqualStrategyNumber, scan->channel);
+	key_init(&keys[1], ANUM_CHANGE_XID, BTEqualStrategyNumber, xid);
+	key_init(&keys[2], ANUM_CHANGE_VERSION, BTGreaterEqualStrategyNumber,
+			 Max(version - POLL_CHUNK_ENTRIES, 0));
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+/* Moves to the next index tuple of a finished transaction and returns its xid. */
+static uint64
+next_finished(PollLogScan *scan, ScanDirection direction)
+{
+	Relation	index = scan->log->index;
+
+	while (index_getnext_tid(scan->scan, direction) != NULL)
+	{
+		bool		isnull;
+		Datum		value = index_getattr(scan->scan->xs_itup, ANUM_CHANGE_XID,
+										  RelationGetDescr(index), &isnull);
+		uint64		xid = U64FromFullTransactionId(DatumGetFullTransactionId(value));
+
+		CHECK_FOR_INTERRUPTS();
+		if (poll_view_finished(scan->log->view, xid))
+			return xid;
+		if (++scan->skipped < SKIP_BEFORE_SEEK)
+			continue;
+		if (ScanDirectionIsForward(direction))
+			poll_log_scan_seek(scan, xid + 1, scan->to);
+		else
+			poll_log_scan_seek(scan, scan->from, xid);
+	}
+	return 0;
+}
+
+/* Moves to the next visible chunk of the range. */
+static bool
+next_chunk(PollLogScan *scan)
+{
+	uint64		xid;
+	bool		isnull;
+	bytea	   *data;
+	Datum		value;
+
+	if (scan->chunk)
+		pfree(scan->chunk);
+	scan->chunk = NULL;
+	do
+	{
+		xid = next_finished(scan, ForwardScanDirection);
+		if (xid == 0)
+			return false;
+	} while (!index_fetch_heap(scan->scan, scan->slot));
+
+	scan->skipped = 0;
+	scan->xid = xid;
+	scan->version = DatumGetInt64(slot_getattr(scan->slot, ANUM_CHANGE_VERSION, &isnull)) - 1;
+	scan->last_version = scan->version +
+		DatumGetInt32(slot_getattr(scan->slot, ANUM_CHANGE_COUNT, &isnull));
+	value = slot_getattr(scan->slot, ANUM_CHANGE_ENTRIES, &isnull);
+	data = (bytea *) PG_DETOAST_DATUM_PACKED(value);
+	if (PointerGetDatum(data) != value)
+		scan->chunk = (char *) data;
+	scan->next = VARDATA_ANY(data);
+	scan->end = scan->next + VARSIZE_ANY_EXHDR(data);
+	return true;
+}
+
+bool
+poll_log_scan_next(PollLogScan *scan)
+{
+	uint64		head;
+
+	while (scan->next == scan->end)
+		if (!next_chunk(scan))
+			return false;
+
+	if (!poll_varint_get(&scan->next, scan->end, &head) ||
+		head >> 2 > (uint64) (scan->end - scan->next) ||
+		scan->version == scan->last_version)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a chunk of the change log is corrupted"),
+				 errdetail("Channel " INT64_FORMAT ", transaction " UINT64_FORMAT ", version " INT64_FORMAT ".",
+						   scan->channel, scan->xid, scan->version)));
+	scan->version++;
+	scan->op = (PollOp) (head & 3);
+	scan->key = scan->next;
+	scan->keylen = (int) (head >> 2);
+	scan->next += scan->keylen;
+	return true;
+}
+
+uint64
+poll_log_last(PollLog *log, int64 channel)
+{
+	PollLogScan *scan = poll_log_scan_begin(log, channel, 0);
+	uint64		xid;
+
+	poll_log_scan_seek(scan, 0, log->view->xmax);
+	do
+	{
+		xid = next_finished(scan, BackwardScanDirection);
+	} while (xid != 0 && !index_fetch_heap(scan->scan, scan->slot));
+	poll_log_scan_end(scan);
+	return xid;
+}

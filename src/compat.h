@@ -1,0 +1,52 @@
+/*
+ * compat.h
+ *		The differences between the supported server versions, in one place.
+ *
+ * Supported: PostgreSQL 15 and later.  No other file looks at PG_VERSION_NUM.
+ */
+#ifndef POLL_COMPAT_H
+#define POLL_COMPAT_H
+
+#include "access/genam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "utils/acl.h"
+#include "utils/snapshot.h"
+
+#if PG_VERSION_NUM < 150000
+#error "poll_ext needs PostgreSQL 15 or later"
+#endif
+
+/* Ownership and privilege checks became generic in 16. */
+static inline bool
+poll_compat_owns_relation(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+static inline bool
+poll_compat_uses_schema(Oid nspid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, nspid, role, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(nspid, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+/* 18 added an argument for EXPLAIN's index counters. */
+static inline IndexScanDesc
+poll_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+#endif							/* POLL_COMPAT_H */

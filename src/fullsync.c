@@ -1,0 +1,89 @@
+/*
+ * fullsync.c
+ *		The table itself, page by page, in front of its changes.
+ *
+ * Without a cursor, a poll begins with the rows of the tables, feed by feed
+ * and in key order (the row after the last key, never OFFSET, so every page
+ * costs the same).  The cursor carries the last key, and the position in the
+ * log that was taken with the first page's snapshot.  Later pages have newer
+ * snapshots; what changed in between comes again from the log, since the
+ * cursor goes on from that position after the last page.  So one loop
+ * bootstraps, follows and recovers.
+ *
+ * The cursor of a full sync is a cut one: a page must not be read under a
+ * snapshot older than the position, or rows that the position counts as seen
+ * would be missing.
+ */
+#include "postgres.h"
+
+#include "changelog.h"
+#include "changes.h"
+#include "fullsync.h"
+#include "reader.h"
+#include "snapshot.h"
+
+void
+poll_position_now(PollCursor *cursor, const PollFeedSet *set,
+				  Snapshot snapshot, const PollView *view)
+{
+	PollLog		log;
+	uint64		last = 0;
+
+	memset(cursor, 0, sizeof(PollCursor));
+	poll_log_open(&log, snapshot, view);
+	for (int i = 0; i < set->n; i++)
+		last = Max(last, poll_log_last(&log, set->members[i].feed.id));
+	poll_log_close(&log);
+	poll_cursor_start(cursor, view, last);
+	if (cursor->cut)
+		cursor->lsn = poll_snapshot_position();
+	poll_feedset_stamp(set, cursor);
+}
+
+void
+poll_fullsync_start(PollCursor *cursor, const PollFeedSet *set,
+					Snapshot snapshot, const PollView *view)
+{
+	poll_position_now(cursor, set, snapshot, view);
+	cursor->sync = true;
+	cursor->cut = true;
+	cursor->lsn = poll_snapshot_position();
+}
+
+void
+poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
+				   Snapshot snapshot, const PollView *view, int max_rows)
+{
+	page->next = *cursor;
+	page->changes = palloc(sizeof(PollChange *) * max_rows);
+	while (page->next.sync_feed < (uint32) set->n && page->nchanges < max_rows)
+	{
+		int			feed = page->next.sync_feed;
+		PollReader *reader = poll_reader_open(&set->members[feed].feed);
+		bool		more = poll_reader_scan(reader, page->next.key, page->next.keylen, feed,
+											max_rows - page->nchanges, page);
+
+		if (more)
+		{
+			PollChange *last = page->changes[page->nchanges - 1];
+
+			page->next.key = last->key;
+			page->next.keylen = last->keylen;
+			break;
+		}
+		page->next.sync_feed++;
+		page->next.keylen = 0;
+	}
+	poll_page_group(page, set->n);
+
+	page->has_more = true;
+	if (page->next.sync_feed == (uint32) set->n)
+	{
+		/* the tables are done; on from the position, as a normal cursor */
+		page->next.sync = false;
+		page->next.sync_feed = 0;
+		page->next.cut = (page->next.np == POLL_CURSOR_MAX_OPEN);
+		page->next.lsn = page->next.cut ? cursor->lsn : InvalidXLogRecPtr;
+		page->has_more = poll_changes_exist(set, &page->next, snapshot, view);
+	}
+}

@@ -1,0 +1,415 @@
+/*
+ * key.c
+ *		The key of a tracked table, and its text form in the log.
+ *
+ * The key is the table's primary key or its replica identity index, looked up
+ * live and stored nowhere.  The log stores keys as the text output of their
+ * columns, so that a change of a column's type cannot make old entries
+ * unreadable: for each column a varint length and that many bytes.
+ *
+ * The text must not depend on the session that happens to write it, so it is
+ * made, and read again, under fixed settings.  Changing settings for each row
+ * is slow; a type says which settings its text depends on, and only those
+ * that differ from the fixed value are changed.  All fixed values but the
+ * time zone are the server's defaults.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/nbtree.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/pg_locale.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+
+#include "key.h"
+#include "varint.h"
+
+/* The settings that text forms depend on; bits of PollKeyColumn.settings. */
+#define SETTING_DATESTYLE			0x01
+#define SETTING_TIMEZONE			0x02
+#define SETTING_INTERVALSTYLE		0x04
+#define SETTING_FLOAT_DIGITS		0x08
+#define SETTING_BYTEA				0x10
+#define SETTING_MONEY				0x20
+#define SETTING_ALL					0x3f
+
+static int
+type_settings(Oid type)
+{
+	switch (type)
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case NAMEOID:
+		case CHAROID:
+		case BOOLOID:
+		case UUIDOID:
+		case NUMERICOID:
+		case INETOID:
+		case CIDROID:
+		case TIMEOID:
+		case TIMETZOID:
+			return 0;
+		case DATEOID:
+		case TIMESTAMPOID:
+			return SETTING_DATESTYLE;
+		case TIMESTAMPTZOID:
+			return SETTING_DATESTYLE | SETTING_TIMEZONE;
+		case INTERVALOID:
+			return SETTING_INTERVALSTYLE;
+		case FLOAT4OID:
+		case FLOAT8OID:
+			return SETTING_FLOAT_DIGITS;
+		case BYTEAOID:
+			return SETTING_BYTEA;
+		default:
+			return type_is_enum(type) ? 0 : SETTING_ALL;
+	}
+}
+
+static inline bool
+type_is_integer(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+static inline bool
+type_is_text(Oid type)
+{
+	return type == TEXTOID || type == VARCHAROID;
+}
+
+/* Which of the wanted settings are not at their fixed value now? */
+static int
+settings_to_change(int wanted)
+{
+	int			change = 0;
+
+	if ((wanted & SETTING_DATESTYLE) && DateStyle != USE_ISO_DATES)
+		change |= SETTING_DATESTYLE;
+	if ((wanted & SETTING_TIMEZONE) &&
+		strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
+		change |= SETTING_TIMEZONE;
+	if ((wanted & SETTING_INTERVALSTYLE) && IntervalStyle != INTSTYLE_POSTGRES)
+		change |= SETTING_INTERVALSTYLE;
+	if ((wanted & SETTING_FLOAT_DIGITS) && extra_float_digits <= 0)
+		change |= SETTING_FLOAT_DIGITS;
+	if ((wanted & SETTING_BYTEA) && bytea_output != BYTEA_OUTPUT_HEX)
+		change |= SETTING_BYTEA;
+	if ((wanted & SETTING_MONEY) && strcmp(locale_monetary, "C") != 0)
+		change |= SETTING_MONEY;
+	return change;
+}
+
+/* Fixes the settings; returns what settings_restore() needs, 0 if nothing. */
+static int
+settings_fix(int wanted)
+{
+	static const struct
+	{
+		int			bit;
+		const char *name;
+		const char *value;
+	}			fixed[] = {
+		{SETTING_DATESTYLE, "datestyle", "ISO"},
+		{SETTING_TIMEZONE, "timezone", "UTC"},
+		{SETTING_INTERVALSTYLE, "intervalstyle", "postgres"},
+		{SETTING_FLOAT_DIGITS, "extra_float_digits", "1"},
+		{SETTING_BYTEA, "bytea_output", "hex"},
+		{SETTING_MONEY, "lc_monetary", "C"}
+	};
+	int			change = settings_to_change(wanted);
+	int			nestlevel;
+
+	if (change == 0)
+		return 0;
+	nestlevel = NewGUCNestLevel();
+	for (int i = 0; i < lengthof(fixed); i++)
+		if (change & fixed[i].bit)
+			(void) set_config_option(fixed[i].name, fixed[i].value,
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	return nestlevel;
+}
+
+static void
+settings_restore(int nestlevel)
+{
+	if (nestlevel != 0)
+		AtEOXact_GUC(true, nestlevel);
+}
+
+Oid
+poll_key_index(Relation rel)
+{
+	Oid			replident = RelationGetReplicaIndex(rel);	/* fills rd_pkindex */
+
+	return OidIsValid(rel->rd_pkindex) ? rel->rd_pkindex : replident;
+}
+
+/* One column of the key from one column of its index. */
+static void
+key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
+{
+	AttrNumber	attnum = index->rd_index->indkey.values[i];
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	Oid			opfamily = index->rd_opfamily[i];
+	Oid			opcintype = index->rd_opcintype[i];
+	Oid			less;
+	Oid			greater;
+	Oid			function;
+	bool		varlena;
+
+	column->attnum = attnum;
+	column->type = getBaseType(att->atttypid);
+	get_typlenbyvalalign(column->type, &column->typlen, &column->typbyval, &column->typalign);
+	if (index->rd_indcollation[i] != att->attcollation)
+		column->collation = index->rd_indcollation[i];
+
+	column->eq_operator = get_opfamily_member(opfamily, opcintype, opcintype, BTEqualStrategyNumber);
+	less = get_opfamily_member(opfamily, opcintype, opcintype, BTLessStrategyNumber);
+	greater = get_opfamily_member(opfamily, opcintype, opcintype, BTGreaterStrategyNumber);
+	if (!OidIsValid(column->eq_operator) || !OidIsValid(less) || !OidIsValid(greater))
+		elog(ERROR, "missing operator in operator family %u", opfamily);
+	column->descending = (index->rd_indoption[i] & INDOPTION_DESC) != 0;
+	column->sort_operator = column->descending ? greater : less;
+	column->after_operator = column->descending ? less : greater;
+	column->settings = type_settings(column->type);
+	column->checked_input = !type_is_integer(column->type) && !type_is_text(column->type);
+
+	getTypeOutputInfo(column->type, &function, &varlena);
+	fmgr_info_cxt(function, &column->output, CurrentMemoryContext);
+	getTypeInputInfo(column->type, &function, &column->ioparam);
+	fmgr_info_cxt(function, &column->input, CurrentMemoryContext);
+}
+
+PollKey *
+poll_key_build(Relation rel, Oid indexid)
+{
+	Relation	index = index_open(indexid, AccessShareLock);
+	int			n = IndexRelationGetNumberOfKeyAttributes(index);
+	PollKey    *key = palloc0(offsetof(PollKey, columns) + n * sizeof(PollKeyColumn));
+
+	key->ncolumns = n;
+	for (int i = 0; i < n; i++)
+		key_column_build(&key->columns[i], rel, index, i);
+	index_close(index, AccessShareLock);
+	return key;
+}
+
+static inline void
+append_part(StringInfo buf, const char *data, int len)
+{
+	char		varint[POLL_VARINT_MAX];
+
+	appendBinaryStringInfo(buf, varint, poll_varint_put(varint, len) - varint);
+	appendBinaryStringInfo(buf, data, len);
+}
+
+void
+poll_key_append_value(StringInfo buf, PollKeyColumn *column, Datum value)
+{
+	char		number[MAXINT8LEN + 1];
+	char	   *str;
+	int			nestlevel;
+
+	switch (column->type)
+	{
+		case INT2OID:
+			append_part(buf, number, pg_itoa(DatumGetInt16(value), number));
+			break;
+		case INT4OID:
+			append_part(buf, number, pg_ltoa(DatumGetInt32(value), number));
+			break;
+		case INT8OID:
+			append_part(buf, number, pg_lltoa(DatumGetInt64(value), number));
+			break;
+		case TEXTOID:
+		case VARCHAROID:
+			{
+				struct varlena *txt = PG_DETOAST_DATUM_PACKED(value);
+
+				append_part(buf, VARDATA_ANY(txt), VARSIZE_ANY_EXHDR(txt));
+				break;
+			}
+		default:
+			nestlevel = settings_fix(column->settings);
+			str = OutputFunctionCall(&column->output, value);
+			settings_restore(nestlevel);
+			append_part(buf, str, strlen(str));
+			pfree(str);
+	}
+}
+
+void
+poll_key_append(StringInfo buf, PollKey *key, TupleTableSlot *slot)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(slot, key->columns[i].attnum, &isnull);
+
+		if (isnull)
+			elog(ERROR, "null value in column %d of a key", key->columns[i].attnum);
+		poll_key_append_value(buf, &key->columns[i], value);
+	}
+}
+
+int
+poll_key_split(const char *data, int len, char **texts, int max)
+{
+	const char *end = data + len;
+	int			n = 0;
+
+	while (data < end)
+	{
+		uint64		size;
+
+		if (n == max || !poll_varint_get(&data, end, &size) || size > (uint64) (end - data))
+			return -1;
+		texts[n++] = pnstrdup(data, size);
+		data += size;
+	}
+	return n;
+}
+
+/* What the input functions of the integer types would accept; no errors. */
+static bool
+parse_integer(Oid type, const char *str, Datum *value)
+{
+	char	   *end;
+	int64		number;
+
+	errno = 0;
+	number = strtoi64(str, &end, 10);
+	if (errno != 0 || end == str || *end != '\0')
+		return false;
+	if (type == INT2OID)
+	{
+		*value = Int16GetDatum((int16) number);
+		return number >= PG_INT16_MIN && number <= PG_INT16_MAX;
+	}
+	if (type == INT4OID)
+	{
+		*value = Int32GetDatum((int32) number);
+		return number >= PG_INT32_MIN && number <= PG_INT32_MAX;
+	}
+	*value = Int64GetDatum(number);
+	return true;
+}
+
+/* One stored key to values; the input functions may throw. */
+static bool
+parse_one(PollKey *key, const char *data, int len, Datum *values)
+{
+	char	   *texts[INDEX_MAX_KEYS];
+
+	if (poll_key_split(data, len, texts, key->ncolumns) != key->ncolumns)
+		return false;
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		PollKeyColumn *column = &key->columns[i];
+
+		if (type_is_text(column->type))
+			values[i] = CStringGetTextDatum(texts[i]);
+		else if (!type_is_integer(column->type))
+			values[i] = InputFunctionCall(&column->input, texts[i], column->ioparam, -1);
+		else if (!parse_integer(column->type, texts[i], &values[i]))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Parses keys first..last-1 in a subtransaction; returns false if one of them
+ * is no value of the type.
+ */
+static bool
+parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, int last,
+			  Datum *values, bool *valid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		for (int i = first; i < last; i++)
+			valid[i] = parse_one(key, keys[i], lengths[i], &values[i * key->ncolumns]);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+		/* data exceptions, and names that mean nothing (regclass and kin) */
+		if (category != ERRCODE_DATA_EXCEPTION &&
+			category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
+			category != ERRCODE_INVALID_SCHEMA_NAME)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ok = false;
+	}
+	PG_END_TRY();
+	return ok;
+}
+
+void
+poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
+			   Datum *values, bool *valid)
+{
+	bool		checked = false;
+	int			settings = 0;
+	int			nestlevel;
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		checked |= key->columns[i].checked_input;
+		settings |= key->columns[i].settings;
+	}
+
+	nestlevel = settings_fix(settings);
+	if (!checked)
+	{
+		for (int i = 0; i < nkeys; i++)
+			valid[i] = parse_one(key, keys[i], lengths[i], &values[i * key->ncolumns]);
+	}
+	else if (!parse_guarded(key, keys, lengths, 0, nkeys, values, valid))
+	{
+		/* one of them does not fit: find out which */
+		for (int i = 0; i < nkeys; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!parse_guarded(key, keys, lengths, i, i + 1, values, valid))
+				valid[i] = false;
+		}
+	}
+	settings_restore(nestlevel);
+}

@@ -1,0 +1,67 @@
+/*
+ * key.h
+ *		The key of a tracked table, and its text form in the log.
+ */
+#ifndef POLL_KEY_H
+#define POLL_KEY_H
+
+#include "access/attnum.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/relcache.h"
+
+typedef struct PollKeyColumn
+{
+	AttrNumber	attnum;			/* in the table */
+	Oid			type;			/* below any domain */
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	Oid			collation;		/* of the index, if not the column's own */
+	Oid			eq_operator;	/* of the index */
+	Oid			sort_operator;	/* its order: < or, if descending, > */
+	Oid			after_operator; /* > or, if descending, < */
+	bool		descending;
+	int			settings;		/* those that its text form depends on */
+	bool		checked_input;	/* can its input function fail? */
+	FmgrInfo	output;
+	FmgrInfo	input;
+	Oid			ioparam;
+} PollKeyColumn;
+
+typedef struct PollKey
+{
+	int			ncolumns;
+	PollKeyColumn columns[FLEXIBLE_ARRAY_MEMBER];
+} PollKey;
+
+/*
+ * The oid of the index that holds the table's key: the primary key or else the
+ * replica identity index; InvalidOid if it has neither.
+ */
+extern Oid	poll_key_index(Relation rel);
+
+/* The key of the table by that index, in the current memory context. */
+extern PollKey *poll_key_build(Relation rel, Oid indexid);
+
+/* Appends the key of the table's row in the slot, as the log stores it. */
+extern void poll_key_append(StringInfo buf, PollKey *key, TupleTableSlot *slot);
+
+/* Appends the value of one column; a key is its columns' values in order. */
+extern void poll_key_append_value(StringInfo buf, PollKeyColumn *column, Datum value);
+
+/*
+ * Turns nkeys stored keys into values: values[i * ncolumns + c], and valid[i]
+ * is false for a key that is none of the table's current key type.
+ */
+extern void poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
+						   Datum *values, bool *valid);
+
+/*
+ * Splits a stored key into its columns' texts (palloc'd); returns how many, or
+ * -1 if it is not a stored key or has more than max columns.
+ */
+extern int	poll_key_split(const char *data, int len, char **texts, int max);
+
+#endif							/* POLL_KEY_H */

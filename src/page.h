@@ -1,0 +1,50 @@
+/*
+ * page.h
+ *		A page of changes: what one poll answers.
+ */
+#ifndef POLL_PAGE_H
+#define POLL_PAGE_H
+
+#include "lib/ilist.h"
+#include "lib/stringinfo.h"
+
+#include "changelog.h"
+#include "cursor.h"
+
+typedef enum PollResult
+{
+	POLL_RESULT_UPSERT,			/* the row is there */
+	POLL_RESULT_DELETE,			/* it is not */
+	POLL_RESULT_SKIP			/* the caller may not know which */
+} PollResult;
+
+/* A key that changed: its last change within the page. */
+typedef struct PollChange
+{
+	dlist_node	node;
+	int			feed;			/* member of the feed set */
+	const char *key;			/* as in the log */
+	int			keylen;
+	PollPosition at;			/* xid 0: comes from a full sync */
+
+	/* filled in by the reader; places in the page's text */
+	PollResult	result;
+	int			json_key;
+	int			json_key_len;
+	int			json_data;		/* for POLL_RESULT_UPSERT */
+	int			json_data_len;
+} PollChange;
+
+typedef struct PollPage
+{
+	int			nchanges;
+	PollChange **changes;		/* in order */
+	PollChange **by_feed;		/* the same, feed by feed */
+	int		   *feed_start;		/* where in by_feed each feed begins; n + 1 */
+	PollCursor	next;			/* the cursor after the page */
+	bool		has_more;
+	bool		behind;			/* nothing read: the snapshot is too old */
+	StringInfoData text;		/* the JSON of keys and rows */
+} PollPage;
+
+#endif							/* POLL_PAGE_H */

@@ -1,0 +1,495 @@
+/*
+ * poll.c
+ *		The functions that clients call: poll() and its relatives.
+ *
+ * All of them are STABLE and work under the active snapshot.  A poll with
+ * nothing new is answered from memory: the cursor decides, and shared memory
+ * says that nobody has flushed a change since (shmem.c).
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "changes.h"
+#include "error.h"
+#include "feedset.h"
+#include "fullsync.h"
+#include "key.h"
+#include "page.h"
+#include "snapshot.h"
+
+#define MAX_ROWS	10000
+
+/* a cursor argument that means "from now on" */
+#define CURSOR_NOW	"now"
+
+PG_FUNCTION_INFO_V1(poll_ext_poll);
+PG_FUNCTION_INFO_V1(poll_ext_changes);
+PG_FUNCTION_INFO_V1(poll_ext_changed_keys);
+PG_FUNCTION_INFO_V1(poll_ext_has_changes);
+PG_FUNCTION_INFO_V1(poll_ext_current_cursor);
+PG_FUNCTION_INFO_V1(poll_ext_cursor_info);
+
+/* What a request comes down to. */
+typedef enum PollStart
+{
+	POLL_START_SYNC,			/* no cursor */
+	POLL_START_NOW,
+	POLL_START_CURSOR
+} PollStart;
+
+typedef struct PollRequest
+{
+	ArrayType  *names;
+	PollFeedSet *set;
+	PollStart	start;
+	PollCursor	cursor;			/* for POLL_START_CURSOR */
+	Snapshot	snapshot;		/* once pushed */
+	PollView	view;
+} PollRequest;
+
+static bool
+is_now(text *cursor)
+{
+	return VARSIZE_ANY_EXHDR(cursor) == strlen(CURSOR_NOW) &&
+		memcmp(VARDATA_ANY(cursor), CURSOR_NOW, strlen(CURSOR_NOW)) == 0;
+}
+
+/* Checks the arguments feeds and cursor; either may be NULL. */
+static void
+request_init(PollRequest *request, ArrayType *names, text *cursor)
+{
+	if (names == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("the list of feeds must not be null")));
+	request->names = names;
+	request->set = poll_feedset_get(names, GetActiveSnapshot());
+	if (cursor == NULL)
+		request->start = POLL_START_SYNC;
+	else if (is_now(cursor))
+		request->start = POLL_START_NOW;
+	else
+	{
+		request->start = POLL_START_CURSOR;
+		poll_feedset_cursor(request->set, cursor, &request->cursor);
+	}
+}
+
+/* The array {feed}; NULL for NULL. */
+static ArrayType *
+single_feed(FunctionCallInfo fcinfo, int argno)
+{
+	Datum		name;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	name = PG_GETARG_DATUM(argno);
+	return construct_array(&name, 1, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+static ArrayType *
+array_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_ARRAYTYPE_P(argno);
+}
+
+static text *
+text_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
+}
+
+static int
+max_rows_arg(FunctionCallInfo fcinfo, int argno)
+{
+	int			max_rows = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
+
+	if (max_rows < 1 || max_rows > MAX_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
+	return max_rows;
+}
+
+/* Is there nothing new, as can be told without a look at the log? */
+static bool
+nothing_new(const PollRequest *request)
+{
+	const PollCursor *cursor = &request->cursor;
+
+	return request->start == POLL_START_CURSOR && !cursor->cut && cursor->np == 0 &&
+		!GetActiveSnapshot()->takenDuringRecovery &&
+		poll_feedset_quiet(request->set, cursor->x);
+}
+
+/* From here on SQL may run: keep what it could replace. */
+static void
+work_begin(PollRequest *request)
+{
+	request->set = poll_feedset_copy(request->set);
+	request->snapshot = poll_snapshot_push();
+	poll_snapshot_view(request->snapshot, &request->view);
+}
+
+static void
+work_end(PollRequest *request)
+{
+	PopActiveSnapshot();
+	poll_feedset_learn(request->names, request->set);
+}
+
+/* The page that the request asks for.  Between work_begin() and work_end(). */
+static void
+read_page(PollRequest *request, int max_rows, PollContent content, PollPage *page)
+{
+	PollFeedSet *set = request->set;
+	Snapshot	snapshot = request->snapshot;
+	const PollView *view = &request->view;
+	PollCursor *cursor = &request->cursor;
+
+	memset(page, 0, sizeof(PollPage));
+	initStringInfo(&page->text);
+	if (request->start == POLL_START_SYNC)
+		poll_fullsync_start(cursor, set, snapshot, view);
+
+	if (request->start == POLL_START_NOW)
+		poll_position_now(&page->next, set, snapshot, view);
+	else if (poll_snapshot_behind(snapshot, view, cursor))
+	{
+		page->next = *cursor;
+		page->has_more = true;
+		page->behind = true;
+	}
+	else if (cursor->sync)
+		poll_fullsync_read(page, set, cursor, snapshot, view, max_rows);
+	else
+		poll_changes_read(page, set, cursor, snapshot, view, max_rows, content);
+
+	if (page->nchanges == 0)
+		poll_page_group(page, set->n);
+	if (page->nchanges > 0 || request->start != POLL_START_CURSOR)
+		poll_snapshot_flush();
+}
+
+/* ---- poll.poll(): the envelope ---- */
+
+static void
+write_change(StringInfo buf, const PollPage *page, const PollChange *change)
+{
+	if (change->result == POLL_RESULT_UPSERT)
+	{
+		appendStringInfoString(buf, "{\"op\":\"upsert\",\"key\":");
+		appendBinaryStringInfo(buf, page->text.data + change->json_key, change->json_key_len);
+		appendStringInfoString(buf, ",\"data\":");
+		appendBinaryStringInfo(buf, page->text.data + change->json_data, change->json_data_len);
+	}
+	else
+	{
+		appendStringInfoString(buf, "{\"op\":\"delete\",\"key\":");
+		appendBinaryStringInfo(buf, page->text.data + change->json_key, change->json_key_len);
+		appendStringInfoString(buf, ",\"data\":null");
+	}
+	if (change->at.xid != 0)
+	{
+		char		number[MAXINT8LEN + 1];
+
+		appendStringInfoString(buf, ",\"version\":");
+		appendBinaryStringInfo(buf, number, pg_lltoa(change->at.version, number));
+	}
+	else
+		appendStringInfoString(buf, ",\"version\":null");
+	appendStringInfoChar(buf, '}');
+}
+
+/* page = NULL: nothing new */
+static void
+write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
+{
+	appendStringInfoString(buf, "{\"changes\":{");
+	for (int i = 0; i < set->n; i++)
+	{
+		bool		first = true;
+
+		if (i > 0)
+			appendStringInfoChar(buf, ',');
+		escape_json(buf, NameStr(set->members[i].feed.name));
+		appendStringInfoString(buf, ":[");
+		for (int j = page ? page->feed_start[i] : 0; page && j < page->feed_start[i + 1]; j++)
+		{
+			if (page->by_feed[j]->result == POLL_RESULT_SKIP)
+				continue;
+			if (!first)
+				appendStringInfoChar(buf, ',');
+			first = false;
+			write_change(buf, page, page->by_feed[j]);
+		}
+		appendStringInfoChar(buf, ']');
+	}
+	appendStringInfoChar(buf, '}');
+}
+
+static text *
+envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
+{
+	StringInfoData buf;
+	TimestampTz time = poll_snapshot_time();
+	char		timestamp[MAXDATELEN + 1];
+	int			utc = 0;
+
+	initStringInfo(&buf);
+	if (page)
+		enlargeStringInfo(&buf, page->text.len + 64 * page->nchanges);
+	write_changes(&buf, set, page);
+	appendStringInfoString(&buf, ",\"cursor\":\"");
+	appendBinaryStringInfo(&buf, VARDATA_ANY(cursor), VARSIZE_ANY_EXHDR(cursor));
+	appendStringInfoString(&buf, page && page->has_more ? "\",\"has_more\":true" :
+						   "\",\"has_more\":false");
+	if (page && page->behind)
+		appendStringInfoString(&buf, ",\"behind\":true");
+	if (time != 0)
+		appendStringInfo(&buf, ",\"timestamp\":\"%s\"",
+						 JsonEncodeDateTime(timestamp, TimestampTzGetDatum(time),
+											TIMESTAMPTZOID, &utc));
+	else
+		appendStringInfoString(&buf, ",\"timestamp\":null");
+	appendStringInfo(&buf, ",\"feeds_checked\":%d}", set->n);
+	return cstring_to_text_with_len(buf.data, buf.len);
+}
+
+/* poll.poll(feeds text[], cursor text, max_rows int) returns json */
+Datum
+poll_ext_poll(PG_FUNCTION_ARGS)
+{
+	text	   *cursor = text_arg(fcinfo, 1);
+	int			max_rows = max_rows_arg(fcinfo, 2);
+	PollRequest request;
+	PollPage	page;
+	text	   *result;
+
+	request_init(&request, array_arg(fcinfo, 0), cursor);
+	if (nothing_new(&request))
+		PG_RETURN_TEXT_P(envelope(request.set, NULL, cursor));
+
+	work_begin(&request);
+	read_page(&request, max_rows, POLL_CONTENT_ROWS, &page);
+	result = envelope(request.set, &page, poll_cursor_encode(&page.next));
+	work_end(&request);
+	PG_RETURN_TEXT_P(result);
+}
+
+/* ---- poll.changes() and poll.changed_keys(): a row per change ---- */
+
+/* The cursor behind change i of the page. */
+static text *
+cursor_after(const PollRequest *request, const PollPage *page, int i)
+{
+	const PollChange *change = page->changes[i];
+	PollCursor	cursor;
+
+	if (i == page->nchanges - 1)
+		return poll_cursor_encode(&page->next);
+	if (change->at.xid == 0)
+	{
+		cursor = request->cursor;
+		cursor.sync_feed = change->feed;
+		cursor.key = change->key;
+		cursor.keylen = change->keylen;
+		return poll_cursor_encode(&cursor);
+	}
+	poll_cursor_advance(&cursor, &request->cursor, &request->view, change->at, POLL_STOP_CUT,
+						poll_snapshot_position());
+	return poll_cursor_encode(&cursor);
+}
+
+/* microseconds since 1970 to a timestamp */
+static TimestampTz
+version_time(int64 version)
+{
+	return version - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+static Datum
+text_part(const StringInfoData *buf, int start, int len)
+{
+	return PointerGetDatum(cstring_to_text_with_len(buf->data + start, len));
+}
+
+/*
+ * Columns of poll.changes: op, key, data, version, changed_at, cursor; of
+ * poll.changed_keys: key, version, changed_at, cursor.  What the caller may
+ * not know is left out, but a page that ends with it has a last row that
+ * consists of the cursor, so that the caller moves on.
+ */
+static void
+put_change(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *page, int i,
+		   PollContent content)
+{
+	const PollChange *change = page->changes[i];
+	bool		skip = change->result == POLL_RESULT_SKIP;
+	Datum		values[6] = {0};
+	bool		isnull[6] = {0};
+	int			n = 0;
+
+	if (skip && i < page->nchanges - 1)
+		return;
+	if (content == POLL_CONTENT_ROWS)
+		values[n++] = CStringGetTextDatum(skip ? "skip" :
+										  change->result == POLL_RESULT_UPSERT ? "upsert" : "delete");
+	isnull[n] = skip;
+	values[n++] = skip ? (Datum) 0 : text_part(&page->text, change->json_key, change->json_key_len);
+	if (content == POLL_CONTENT_ROWS)
+	{
+		isnull[n] = change->result != POLL_RESULT_UPSERT;
+		values[n] = isnull[n] ? (Datum) 0 :
+			text_part(&page->text, change->json_data, change->json_data_len);
+		n++;
+	}
+	isnull[n] = isnull[n + 1] = skip || change->at.xid == 0;
+	values[n++] = Int64GetDatum(change->at.version);
+	values[n++] = TimestampTzGetDatum(version_time(change->at.version));
+	values[n++] = PointerGetDatum(cursor_after(request, page, i));
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+static Datum
+changes_srf(FunctionCallInfo fcinfo, PollContent content)
+{
+	int			max_rows = max_rows_arg(fcinfo, 2);
+	PollRequest request;
+	PollPage	page;
+
+	InitMaterializedSRF(fcinfo, 0);
+	request_init(&request, single_feed(fcinfo, 0), text_arg(fcinfo, 1));
+	if (content == POLL_CONTENT_KEYS && request.start == POLL_START_SYNC)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("the cursor must not be null"),
+				 errhint("Take one from poll.current_cursor() or from a poll.")));
+	if (nothing_new(&request))
+		return (Datum) 0;
+
+	work_begin(&request);
+	read_page(&request, max_rows, content, &page);
+	for (int i = 0; i < page.nchanges; i++)
+		put_change((ReturnSetInfo *) fcinfo->resultinfo, &request, &page, i, content);
+	work_end(&request);
+	return (Datum) 0;
+}
+
+/* poll.changes(feed text, cursor text, max_rows int) */
+Datum
+poll_ext_changes(PG_FUNCTION_ARGS)
+{
+	return changes_srf(fcinfo, POLL_CONTENT_ROWS);
+}
+
+/* poll.changed_keys(feed text, cursor text, max_rows int) */
+Datum
+poll_ext_changed_keys(PG_FUNCTION_ARGS)
+{
+	return changes_srf(fcinfo, POLL_CONTENT_KEYS);
+}
+
+/* ---- the small ones ---- */
+
+/*
+ * poll.has_changes(feeds text[], cursor text) returns bool: would a poll
+ * return anything, or has it more to say?
+ */
+Datum
+poll_ext_has_changes(PG_FUNCTION_ARGS)
+{
+	PollRequest request;
+	bool		result;
+
+	request_init(&request, array_arg(fcinfo, 0), text_arg(fcinfo, 1));
+	if (request.start == POLL_START_NOW || nothing_new(&request))
+		PG_RETURN_BOOL(false);
+	if (request.start == POLL_START_SYNC || request.cursor.sync)
+		PG_RETURN_BOOL(true);
+
+	work_begin(&request);
+	result = poll_snapshot_behind(request.snapshot, &request.view, &request.cursor) ||
+		poll_changes_exist(request.set, &request.cursor, request.snapshot, &request.view);
+	work_end(&request);
+	PG_RETURN_BOOL(result);
+}
+
+/* poll.current_cursor(feeds text[]) returns text */
+Datum
+poll_ext_current_cursor(PG_FUNCTION_ARGS)
+{
+	PollRequest request;
+	PollCursor	cursor;
+
+	request_init(&request, array_arg(fcinfo, 0), NULL);
+	work_begin(&request);
+	poll_position_now(&cursor, request.set, request.snapshot, &request.view);
+	work_end(&request);
+	poll_snapshot_flush();
+	PG_RETURN_TEXT_P(poll_cursor_encode(&cursor));
+}
+
+/*
+ * poll.cursor_info(cursor text) returns (state text, next_xid xid8,
+ * open_xids xid8[], at_xid xid8, at_version bigint, lsn pg_lsn,
+ * last_key text[], current bool)
+ */
+Datum
+poll_ext_cursor_info(PG_FUNCTION_ARGS)
+{
+	text	   *str = PG_GETARG_TEXT_PP(0);
+	PollCursor	cursor;
+	TupleDesc	desc;
+	Datum		values[8] = {0};
+	bool		isnull[8] = {0};
+	Datum	   *elements;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (!poll_cursor_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), &cursor))
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("invalid cursor")));
+
+	values[0] = CStringGetTextDatum(cursor.sync ? "full sync" : cursor.cut ? "cut" : "complete");
+	values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.x));
+	elements = palloc(sizeof(Datum) * Max(cursor.np, 1));
+	for (int i = 0; i < cursor.np; i++)
+		elements[i] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.p[i]));
+	values[2] = PointerGetDatum(construct_array(elements, cursor.np, XID8OID, sizeof(uint64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	isnull[3] = isnull[4] = cursor.q == 0;
+	values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.q));
+	values[4] = Int64GetDatum(cursor.v);
+	isnull[5] = !cursor.cut;
+	values[5] = LSNGetDatum(cursor.lsn);
+	isnull[6] = cursor.keylen == 0;
+	if (cursor.keylen > 0)
+	{
+		char	   *parts[INDEX_MAX_KEYS];
+		int			n = poll_key_split(cursor.key, cursor.keylen, parts, INDEX_MAX_KEYS);
+		Datum		texts[INDEX_MAX_KEYS];
+
+		isnull[6] = n < 0;
+		for (int i = 0; i < n; i++)
+			texts[i] = CStringGetTextDatum(parts[i]);
+		if (n >= 0)
+			values[6] = PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT));
+	}
+	values[7] = BoolGetDatum(cursor.epoch == poll_catalog_epoch());
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull)));
+}

@@ -1,0 +1,823 @@
+/*
+ * reader.c
+ *		Live rows of a tracked table, as JSON.
+ *
+ * The log knows which keys changed; the rows come from the table, under the
+ * caller's snapshot and as the caller, so that privileges and row-level
+ * security apply.  There are two queries per feed and user, prepared once:
+ * the rows of a list of keys (arrays of keys in, one index lookup each), and
+ * the rows after a key in key order.  Rows are written as JSON while the
+ * executor produces them and never stored.
+ *
+ * The plans are generic and must stay right while the table grows from
+ * nothing to millions of rows, so they are made with sequential scans and
+ * sorts disabled.
+ *
+ * A live row answers for a logged key only if its key has the same text.  If
+ * the table's equality is wider (numeric 1.0 and 1.00, case-insensitive
+ * collations), the logged key itself is gone: a tombstone.
+ *
+ * A caller under row-level security gets no tombstones: a row that is not
+ * there and one that is not for the caller must look the same, and a key is
+ * data, too.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "jit/jit.h"
+#include "miscadmin.h"
+#include "optimizer/cost.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+
+#include "error.h"
+#include "json.h"
+#include "key.h"
+#include "reader.h"
+
+/* the readers are forgotten when there are more */
+#define MAX_READERS		256
+
+typedef struct PollReaderTag
+{
+	int64		feed;
+	Oid			userid;
+} PollReaderTag;
+
+struct PollReader
+{
+	MemoryContext context;		/* this struct, and all below */
+	Oid			relid;
+	char	   *name;			/* quoted and qualified */
+	bool		rls;
+	PollKey    *key;
+	PollJsonWriter *key_writers;
+	int		   *key_columns;	/* their places in the query's result */
+	int			ncolumns;
+	PollJsonWriter *writers;
+	char	   *columns;		/* the select list */
+	SPIPlanPtr	lookup;
+	SPIPlanPtr	first;			/* scan from the first row */
+	SPIPlanPtr	after;			/* scan after a key */
+};
+
+typedef struct CachedReader
+{
+	PollReaderTag tag;			/* hash key */
+	Oid			relid;
+	bool		valid;			/* reset by the relcache callback */
+	PollReader *reader;
+} CachedReader;
+
+static HTAB *readers = NULL;
+
+/* ---- the cache ---- */
+
+void
+poll_reader_invalidate(Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	CachedReader *cached;
+
+	if (readers == NULL)
+		return;
+	hash_seq_init(&status, readers);
+	while ((cached = hash_seq_search(&status)) != NULL)
+		if (!OidIsValid(relid) || cached->relid == relid)
+			cached->valid = false;
+}
+
+/* Frees the plans with their reader. */
+static void
+reader_freed(void *arg)
+{
+	PollReader *reader = arg;
+
+	if (reader->lookup)
+		SPI_freeplan(reader->lookup);
+	if (reader->first)
+		SPI_freeplan(reader->first);
+	if (reader->after)
+		SPI_freeplan(reader->after);
+}
+
+/* Somebody up the stack may be using it: it goes with the transaction. */
+static void
+reader_retire(PollReader *reader)
+{
+	if (reader != NULL)
+		MemoryContextSetParent(reader->context, TopTransactionContext);
+}
+
+static void
+forget_readers(void)
+{
+	HASH_SEQ_STATUS status;
+	CachedReader *cached;
+
+	hash_seq_init(&status, readers);
+	while ((cached = hash_seq_search(&status)) != NULL)
+	{
+		reader_retire(cached->reader);
+		hash_search(readers, &cached->tag, HASH_REMOVE, NULL);
+	}
+}
+
+static void
+reader_columns(PollReader *reader, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	StringInfoData list;
+
+	initStringInfo(&list);
+	reader->writers = palloc0(sizeof(PollJsonWriter) * desc->natts);
+	reader->key_columns = palloc0(sizeof(int) * reader->key->ncolumns);
+	reader->key_writers = palloc0(sizeof(PollJsonWriter) * reader->key->ncolumns);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			continue;
+		appendStringInfo(&list, "t.%s, ", quote_identifier(NameStr(att->attname)));
+		poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname),
+							  att->atttypid);
+		for (int k = 0; k < reader->key->ncolumns; k++)
+			if (reader->key->columns[k].attnum == att->attnum)
+			{
+				reader->key_columns[k] = reader->ncolumns;
+				reader->key_writers[k] = reader->writers[reader->ncolumns];
+			}
+		reader->ncolumns++;
+	}
+	reader->columns = list.data;
+}
+
+static PollReader *
+reader_build(Relation rel)
+{
+	MemoryContext context;
+	MemoryContext old;
+	PollReader *reader;
+	MemoryContextCallback *callback;
+	Oid			indexid = poll_key_index(rel);
+
+	if (!OidIsValid(indexid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
+				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
+
+	/* a child of the current context until complete: no leak on error */
+	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext reader",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	reader = palloc0(sizeof(PollReader));
+	callback = palloc(sizeof(MemoryContextCallback));
+	callback->func = reader_freed;
+	callback->arg = reader;
+	MemoryContextRegisterResetCallback(context, callback);
+	reader->context = context;
+	reader->relid = RelationGetRelid(rel);
+	reader->name = pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+													  RelationGetRelationName(rel)));
+	reader->key = poll_key_build(rel, indexid);
+	reader_columns(reader, rel);
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, TopMemoryContext);
+	return reader;
+}
+
+PollReader *
+poll_reader_open(const PollFeed *feed)
+{
+	PollReaderTag tag;
+	CachedReader *cached;
+	Relation	rel;
+	bool		found;
+
+	/* the lock also brings the invalidations of all that happened before */
+	rel = try_relation_open(feed->relid, AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_NOT_FOUND),
+				 errmsg("the table of a feed was dropped"),
+				 errdetail("Feed \"%s\".", NameStr(feed->name))));
+
+	if (readers == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(PollReaderTag);
+		ctl.entrysize = sizeof(CachedReader);
+		readers = hash_create("poll_ext readers", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	else if (hash_get_num_entries(readers) > MAX_READERS)
+		forget_readers();
+
+	memset(&tag, 0, sizeof(tag));
+	tag.feed = feed->id;
+	tag.userid = GetUserId();
+	cached = hash_search(readers, &tag, HASH_ENTER, &found);
+	if (!found)
+	{
+		cached->valid = false;
+		cached->reader = NULL;
+	}
+	if (!cached->valid || cached->reader == NULL)
+	{
+		PollReader *reader;
+
+		reader_retire(cached->reader);
+		cached->reader = NULL;
+		cached->relid = feed->relid;
+		cached->valid = true;
+		reader = reader_build(rel);
+		/* building may have run anything; look again */
+		cached = hash_search(readers, &tag, HASH_ENTER, &found);
+		if (found)
+			reader_retire(cached->reader);
+		else
+		{
+			cached->relid = feed->relid;
+			cached->valid = false;
+		}
+		cached->reader = reader;
+	}
+	relation_close(rel, NoLock);
+	cached->reader->rls = check_enable_rls(feed->relid, InvalidOid, true) == RLS_ENABLED;
+	return cached->reader;
+}
+
+/* ---- the queries ---- */
+
+/* OPERATOR(schema.name) */
+static void
+append_operator(StringInfo sql, Oid operator)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	appendStringInfo(sql, " OPERATOR(%s.%s) ",
+					 quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+}
+
+/* t.column, with the index's collation if it has one of its own */
+static void
+append_column(StringInfo sql, const PollReader *reader, int k)
+{
+	const PollKeyColumn *column = &reader->key->columns[k];
+
+	appendStringInfo(sql, "t.%s",
+					 quote_identifier(get_attname(reader->relid, column->attnum, false)));
+	if (OidIsValid(column->collation))
+		appendStringInfo(sql, " COLLATE %s", generate_collation_name(column->collation));
+}
+
+/* There are no arrays of arrays: keys of such a type are passed as text. */
+static Oid
+param_element(const PollKeyColumn *column)
+{
+	return OidIsValid(get_element_type(column->type)) ? TEXTOID : column->type;
+}
+
+static SPIPlanPtr
+prepare(PollReader *reader, const char *sql, int nargs, Oid *argtypes)
+{
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_GENERIC_PLAN);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	return plan;
+}
+
+static SPIPlanPtr
+prepare_lookup(PollReader *reader)
+{
+	PollKey    *key = reader->key;
+	Oid			argtypes[INDEX_MAX_KEYS];
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %sk.n FROM ROWS FROM (", reader->columns);
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		argtypes[i] = get_array_type(param_element(&key->columns[i]));
+		appendStringInfo(&sql, "%spg_catalog.unnest($%d)", i > 0 ? ", " : "", i + 1);
+	}
+	appendStringInfoString(&sql, ") WITH ORDINALITY AS k(");
+	for (int i = 0; i < key->ncolumns; i++)
+		appendStringInfo(&sql, "k%d, ", i);
+	appendStringInfo(&sql, "n) JOIN ONLY %s AS t ON ", reader->name);
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		const PollKeyColumn *column = &key->columns[i];
+
+		appendStringInfoString(&sql, i > 0 ? " AND " : "");
+		append_column(&sql, reader, i);
+		append_operator(&sql, column->eq_operator);
+		if (param_element(column) == column->type)
+			appendStringInfo(&sql, "k.k%d", i);
+		else
+			appendStringInfo(&sql, "CAST(k.k%d AS %s)", i, format_type_be_qualified(column->type));
+	}
+	return prepare(reader, sql.data, key->ncolumns, argtypes);
+}
+
+/* Can the key be compared with one row comparison? */
+static bool
+one_direction(const PollKey *key)
+{
+	for (int i = 1; i < key->ncolumns; i++)
+		if (key->columns[i].descending != key->columns[0].descending ||
+			strcmp(get_opname(key->columns[i].after_operator),
+				   get_opname(key->columns[0].after_operator)) != 0)
+			return false;
+	return true;
+}
+
+/* the condition "after the key in $1.." */
+static void
+append_after(StringInfo sql, PollReader *reader)
+{
+	PollKey    *key = reader->key;
+
+	if (one_direction(key))
+	{
+		appendStringInfoString(sql, "ROW(");
+		for (int i = 0; i < key->ncolumns; i++)
+		{
+			appendStringInfoString(sql, i > 0 ? ", " : "");
+			append_column(sql, reader, i);
+		}
+		appendStringInfoString(sql, ")");
+		append_operator(sql, key->columns[0].after_operator);
+		appendStringInfoString(sql, "ROW(");
+		for (int i = 0; i < key->ncolumns; i++)
+			appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
+		appendStringInfoString(sql, ")");
+		return;
+	}
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " OR (" : "(");
+		for (int j = 0; j <= i; j++)
+		{
+			appendStringInfoString(sql, j > 0 ? " AND " : "");
+			append_column(sql, reader, j);
+			append_operator(sql, j < i ? key->columns[j].eq_operator :
+							key->columns[j].after_operator);
+			appendStringInfo(sql, "$%d", j + 1);
+		}
+		appendStringInfoString(sql, ")");
+	}
+}
+
+/* The last argument is the limit. */
+static SPIPlanPtr
+prepare_scan(PollReader *reader, bool after)
+{
+	PollKey    *key = reader->key;
+	Oid			argtypes[INDEX_MAX_KEYS + 1];
+	int			nargs = after ? key->ncolumns : 0;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %s0 FROM ONLY %s AS t", reader->columns, reader->name);
+	if (after)
+	{
+		appendStringInfoString(&sql, " WHERE ");
+		append_after(&sql, reader);
+	}
+	appendStringInfoString(&sql, " ORDER BY ");
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		argtypes[i] = key->columns[i].type;
+		appendStringInfoString(&sql, i > 0 ? ", " : "");
+		append_column(&sql, reader, i);
+		appendStringInfoString(&sql, " USING");
+		append_operator(&sql, key->columns[i].sort_operator);
+	}
+	argtypes[nargs] = INT8OID;
+	appendStringInfo(&sql, "LIMIT $%d", nargs + 1);
+	return prepare(reader, sql.data, nargs + 1, argtypes);
+}
+
+/*
+ * Runs one of the reader's plans under the active snapshot.  The planner
+ * settings are set whenever a plan may be made, which is on any execution:
+ * assigning them is cheaper than finding out.
+ */
+static void
+execute(PollReader *reader, SPIPlanPtr plan, int nargs, Datum *values, const Oid *types,
+		DestReceiver *dest)
+{
+	bool	   *const settings[] = {
+		&jit_enabled, &enable_seqscan, &enable_bitmapscan, &enable_sort, &enable_mergejoin,
+		&enable_hashjoin
+	};
+
+	/* under row-level security the index may be out of reach: allow hashing */
+	int			nsettings = lengthof(settings) - (reader->rls ? 1 : 0);
+	bool		saved[lengthof(settings)];
+	SPIExecuteOptions options = {0};
+	ParamListInfo params = makeParamList(nargs);
+	volatile int result = 0;
+
+	for (int i = 0; i < nargs; i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = false;
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = types[i];
+	}
+	options.params = params;
+	options.read_only = true;
+	options.dest = dest;
+
+	for (int i = 0; i < nsettings; i++)
+	{
+		saved[i] = *settings[i];
+		*settings[i] = false;
+	}
+	PG_TRY();
+	{
+		result = SPI_execute_plan_extended(plan, &options);
+	}
+	PG_FINALLY();
+	{
+		for (int i = 0; i < nsettings; i++)
+			*settings[i] = saved[i];
+	}
+	PG_END_TRY();
+	if (result < 0)
+		elog(ERROR, "could not read %s: %s", reader->name, SPI_result_code_string(result));
+}
+
+/* ---- rows ---- */
+
+/* Takes the rows of either query. */
+typedef struct PollReceiver
+{
+	DestReceiver pub;
+	PollReader *reader;
+	MemoryContext row_context;	/* reset for each row */
+	StringInfo text;
+	bool		want_data;
+
+	/* a lookup: which row is for whom */
+	PollChange **changes;
+	Datum	   *values;			/* the keys looked for */
+	int		   *place;			/* from the query's n to changes[] and values */
+	StringInfoData key;			/* of the row */
+
+	/* a scan */
+	PollPage   *page;
+	MemoryContext page_context;
+	int			feed;
+	int			room;			/* rows that the page may still take */
+	bool		more;			/* and there was one too many */
+} PollReceiver;
+
+static void
+write_object(StringInfo buf, PollJsonWriter *writers, const int *columns, int n,
+			 const Datum *values, const bool *isnull)
+{
+	appendStringInfoChar(buf, '{');
+	for (int i = 0; i < n; i++)
+	{
+		int			column = columns ? columns[i] : i;
+
+		if (i > 0)
+			appendStringInfoChar(buf, ',');
+		appendStringInfoString(buf, writers[i].label);
+		if (isnull && isnull[column])
+			appendStringInfoString(buf, "null");
+		else
+			poll_json_write(buf, &writers[i], values[column]);
+	}
+	appendStringInfoChar(buf, '}');
+}
+
+static void
+write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
+{
+	PollReader *reader = self->reader;
+	StringInfo text = self->text;
+
+	change->result = POLL_RESULT_UPSERT;
+	change->json_key = text->len;
+
+	write_object(text, reader->key_writers, reader->key_columns, reader->key->ncolumns,
+				 slot->tts_values, slot->tts_isnull);
+	change->json_key_len = text->len - change->json_key;
+	change->json_data = text->len;
+
+	if (self->want_data)
+		write_object(text, reader->writers, NULL, reader->ncolumns,
+					 slot->tts_values, slot->tts_isnull);
+	change->json_data_len = text->len - change->json_data;
+}
+
+/* The stored key of the row in the slot, into self->key. */
+static void
+row_key(PollReceiver *self, TupleTableSlot *slot)
+{
+	PollKey    *key = self->reader->key;
+
+	resetStringInfo(&self->key);
+	for (int k = 0; k < key->ncolumns; k++)
+		poll_key_append_value(&self->key, &key->columns[k],
+							  slot->tts_values[self->reader->key_columns[k]]);
+}
+
+/* Is the row's key, to the letter, the one that was looked for? */
+static bool
+same_key(PollReceiver *self, const PollChange *change, const Datum *values, TupleTableSlot *slot)
+{
+	PollKey    *key = self->reader->key;
+	bool		same = true;
+
+	/* where the text takes changing settings, the same bits will do */
+	for (int k = 0; same && k < key->ncolumns; k++)
+		same = key->columns[k].settings != 0 &&
+			datum_image_eq(values[k], slot->tts_values[self->reader->key_columns[k]],
+						   key->columns[k].typbyval, key->columns[k].typlen);
+	if (same)
+		return true;
+	row_key(self, slot);
+	return self->key.len == change->keylen &&
+		memcmp(self->key.data, change->key, change->keylen) == 0;
+}
+
+static void
+receive_lookup(PollReceiver *self, TupleTableSlot *slot)
+{
+	int			n = self->place[DatumGetInt64(slot->tts_values[self->reader->ncolumns]) - 1];
+
+	if (same_key(self, self->changes[n], &self->values[n * self->reader->key->ncolumns], slot))
+		write_row(self, self->changes[n], slot);
+}
+
+static void
+receive_scan(PollReceiver *self, TupleTableSlot *slot)
+{
+	MemoryContext old;
+	PollChange *change;
+
+	if (self->room == 0)
+	{
+		self->more = true;
+		return;
+	}
+	self->room--;
+	row_key(self, slot);
+
+	old = MemoryContextSwitchTo(self->page_context);
+	change = palloc0(sizeof(PollChange));
+	change->feed = self->feed;
+	change->key = memcpy(palloc(self->key.len), self->key.data, self->key.len);
+	change->keylen = self->key.len;
+	self->page->changes[self->page->nchanges++] = change;
+	MemoryContextSwitchTo(old);
+	write_row(self, change, slot);
+}
+
+static bool
+receive(TupleTableSlot *slot, DestReceiver *dest)
+{
+	PollReceiver *self = (PollReceiver *) dest;
+	MemoryContext old = MemoryContextSwitchTo(self->row_context);
+
+	slot_getallattrs(slot);
+	if (self->page)
+		receive_scan(self, slot);
+	else
+		receive_lookup(self, slot);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(self->row_context);
+	return true;
+}
+
+static void
+receiver_startup(DestReceiver *dest, int operation, TupleDesc desc)
+{
+}
+
+static void
+receiver_done(DestReceiver *dest)
+{
+}
+
+static void
+receiver_init(PollReceiver *self, PollReader *reader, StringInfo text)
+{
+	memset(self, 0, sizeof(PollReceiver));
+	self->pub.receiveSlot = receive;
+	self->pub.rStartup = receiver_startup;
+	self->pub.rShutdown = receiver_done;
+	self->pub.rDestroy = receiver_done;
+	self->pub.mydest = DestNone;
+	self->reader = reader;
+	self->text = text;
+
+	self->row_context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row",
+											  ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&self->key);
+}
+
+/* ---- lookup ---- */
+
+/* A key without a row: from its values, or from its text if it has none. */
+static void
+write_key(PollReader *reader, PollChange *change, const Datum *values, bool valid, StringInfo text)
+{
+	PollKey    *key = reader->key;
+	char	   *parts[INDEX_MAX_KEYS];
+	int			n;
+
+	change->json_key = text->len;
+
+	if (valid)
+		write_object(text, reader->key_writers, NULL, key->ncolumns, values, NULL);
+	else
+	{
+		n = poll_key_split(change->key, change->keylen, parts, key->ncolumns);
+		appendStringInfoChar(text, '{');
+		for (int i = 0; i < n; i++)
+		{
+			if (i > 0)
+				appendStringInfoChar(text, ',');
+			appendStringInfoString(text, reader->key_writers[i].label);
+			escape_json(text, parts[i]);
+		}
+		appendStringInfoChar(text, '}');
+	}
+	change->json_key_len = text->len - change->json_key;
+}
+
+/* The values of the changes' keys: n * ncolumns of them, and which are valid. */
+static Datum *
+parse_keys(PollReader *reader, PollChange **changes, int n, bool **valid)
+{
+	const char **keys = palloc(sizeof(char *) * n);
+	int		   *lengths = palloc(sizeof(int) * n);
+	Datum	   *values = palloc0(sizeof(Datum) * n * reader->key->ncolumns);
+
+	*valid = palloc(sizeof(bool) * n);
+	for (int i = 0; i < n; i++)
+	{
+		keys[i] = changes[i]->key;
+		lengths[i] = changes[i]->keylen;
+	}
+	poll_key_parse(reader->key, keys, lengths, n, values, *valid);
+	return values;
+}
+
+/* The query's arguments: an array per key column, of the m keys in place[]. */
+static void
+lookup_args(PollReader *reader, PollChange **changes, const Datum *values, const int *place, int m,
+			Datum *args, Oid *types)
+{
+	PollKey    *key = reader->key;
+	Datum	   *elements = palloc(sizeof(Datum) * m);
+
+	for (int k = 0; k < key->ncolumns; k++)
+	{
+		PollKeyColumn *column = &key->columns[k];
+		Oid			element = param_element(column);
+
+		for (int i = 0; i < m; i++)
+		{
+			char	   *parts[INDEX_MAX_KEYS];
+
+			if (element == column->type)
+				elements[i] = values[place[i] * key->ncolumns + k];
+			else
+			{
+				poll_key_split(changes[place[i]]->key, changes[place[i]]->keylen,
+							   parts, key->ncolumns);
+				elements[i] = CStringGetTextDatum(parts[k]);
+			}
+		}
+		types[k] = get_array_type(element);
+		args[k] = PointerGetDatum(element == column->type ?
+								  construct_array(elements, m, element, column->typlen,
+												  column->typbyval, column->typalign) :
+								  construct_array(elements, m, TEXTOID, -1, false, TYPALIGN_INT));
+	}
+}
+
+void
+poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo text, bool want_data)
+{
+	PollReceiver receiver;
+	Datum		args[INDEX_MAX_KEYS];
+	Oid			types[INDEX_MAX_KEYS];
+	bool	   *valid;
+	int			m = 0;
+
+	SPI_connect();
+	receiver_init(&receiver, reader, text);
+	receiver.want_data = want_data;
+	receiver.changes = changes;
+	receiver.values = parse_keys(reader, changes, n, &valid);
+	receiver.place = palloc(sizeof(int) * n);
+	for (int i = 0; i < n; i++)
+	{
+		changes[i]->result = reader->rls ? POLL_RESULT_SKIP : POLL_RESULT_DELETE;
+		if (valid[i])
+			receiver.place[m++] = i;
+	}
+	if (m > 0)
+	{
+		lookup_args(reader, changes, receiver.values, receiver.place, m, args, types);
+		if (reader->lookup == NULL)
+			reader->lookup = prepare_lookup(reader);
+		execute(reader, reader->lookup, reader->key->ncolumns, args, types, &receiver.pub);
+	}
+	for (int i = 0; i < n; i++)
+		if (changes[i]->result == POLL_RESULT_DELETE)
+			write_key(reader, changes[i], &receiver.values[i * reader->key->ncolumns],
+					  valid[i], text);
+	SPI_finish();
+}
+
+bool
+poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo text)
+{
+	bool	   *valid;
+	Datum	   *values;
+
+	if (reader->rls)
+		return false;
+	values = parse_keys(reader, changes, n, &valid);
+	for (int i = 0; i < n; i++)
+		write_key(reader, changes[i], &values[i * reader->key->ncolumns], valid[i], text);
+	return true;
+}
+
+/* ---- scan ---- */
+
+bool
+poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int limit,
+				 PollPage *page)
+{
+	PollReceiver receiver;
+	MemoryContext page_context = CurrentMemoryContext;
+	Datum		args[INDEX_MAX_KEYS + 1];
+	Oid			types[INDEX_MAX_KEYS + 1];
+	int			nargs = 0;
+
+	SPI_connect();
+	receiver_init(&receiver, reader, &page->text);
+	receiver.want_data = true;
+	receiver.page = page;
+	receiver.page_context = page_context;
+	receiver.feed = feed;
+	receiver.room = limit;
+
+	if (keylen > 0)
+	{
+		bool		valid;
+
+		poll_key_parse(reader->key, &key, &keylen, 1, args, &valid);
+		if (!valid)
+			ereport(ERROR,
+					(errcode(ERRCODE_POLL_EXPIRED),
+					 errmsg("the cursor has expired"),
+					 errdetail("The type of the key has changed during a full sync."),
+					 errhint("Poll without a cursor for a full sync.")));
+		for (; nargs < reader->key->ncolumns; nargs++)
+			types[nargs] = reader->key->columns[nargs].type;
+		if (reader->after == NULL)
+			reader->after = prepare_scan(reader, true);
+	}
+	else if (reader->first == NULL)
+		reader->first = prepare_scan(reader, false);
+	types[nargs] = INT8OID;
+	args[nargs++] = Int64GetDatum((int64) limit + 1);
+	execute(reader, keylen > 0 ? reader->after : reader->first, nargs, args, types, &receiver.pub);
+	SPI_finish();
+	return receiver.more;
+}

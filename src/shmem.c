@@ -1,0 +1,184 @@
+/*
+ * shmem.c
+ *		The hybrid clock and the highest flushed xid per feed.
+ *
+ * Clock.  Versions are microseconds since 1970, from one shared atomic:
+ * max(last + 1, now).  Entries of a chunk take consecutive ones.  The order
+ * of two changes of the same row is the order of their versions, since the
+ * second writer waits for the first one's commit before its own flush.
+ *
+ * Flushed.  "Is there anything new?" is answered without touching a table
+ * when no transaction at or above the cursor's X has flushed entries of the
+ * feed.  A fixed array of atomics keeps the highest such xid per channel,
+ * hashed; two channels that share a slot only make each other look more
+ * often.  A writer raises the slot before it inserts the chunk, so a snapshot
+ * that shows the chunk was taken after the raise: the slot can err only
+ * towards looking, whether the transaction commits, rolls back or stays
+ * prepared.
+ *
+ * After a restart, or a promotion, the array is empty, but entries flushed
+ * earlier are below the next xid of that moment.  So the first one who uses
+ * the array on a primary sets a floor: an unset slot counts as floor - 1.
+ *
+ * Locking: none; every field is an atomic, and each is only ever raised.
+ * Without shared_preload_libraries the clock is per backend (strictly
+ * increasing within a transaction, which is all that cursors need), nothing
+ * is known about flushes, and every commit counts as asynchronous.
+ */
+#include "postgres.h"
+
+#include <sys/time.h>
+
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+
+#include "shmem.h"
+
+#define FLUSHED_SLOTS	16384	/* a power of two; 8 bytes each */
+
+typedef struct PollShared
+{
+	pg_atomic_uint64 clock;		/* the last version taken */
+	pg_atomic_uint64 floor;		/* 0, or: flushed before the start < floor */
+	pg_atomic_uint64 async_commits; /* 0 or 1 */
+	pg_atomic_uint64 flushed[FLUSHED_SLOTS];
+} PollShared;
+
+static PollShared *shared = NULL;
+static int64 local_clock = 0;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(PollShared)));
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("poll_ext", sizeof(PollShared), &found);
+	if (!found)
+	{
+		pg_atomic_init_u64(&shared->clock, 0);
+		pg_atomic_init_u64(&shared->floor, 0);
+		pg_atomic_init_u64(&shared->async_commits, 0);
+		for (int i = 0; i < FLUSHED_SLOTS; i++)
+			pg_atomic_init_u64(&shared->flushed[i], 0);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+poll_shmem_install(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+bool
+poll_shmem_ready(void)
+{
+	return shared != NULL;
+}
+
+/* Raises the atomic to value unless it is there already. */
+static void
+atomic_raise(pg_atomic_uint64 *atomic, uint64 value)
+{
+	uint64		current = pg_atomic_read_u64(atomic);
+
+	while (current < value &&
+		   !pg_atomic_compare_exchange_u64(atomic, &current, value))
+		;
+}
+
+int64
+poll_clock_take(int64 count)
+{
+	struct timeval tv;
+	int64		now;
+	uint64		last;
+	int64		first;
+
+	gettimeofday(&tv, NULL);
+	now = (int64) tv.tv_sec * 1000000 + tv.tv_usec;
+	if (shared == NULL)
+	{
+		first = Max(local_clock + 1, now);
+		local_clock = first + count - 1;
+		return first;
+	}
+
+	last = pg_atomic_read_u64(&shared->clock);
+	do
+	{
+		first = Max((int64) last + 1, now);
+	} while (!pg_atomic_compare_exchange_u64(&shared->clock, &last, first + count - 1));
+	return first;
+}
+
+static pg_atomic_uint64 *
+flushed_slot(int64 channel)
+{
+	uint32		hash = hash_combine(murmurhash32((uint32) channel),
+									murmurhash32((uint32) (channel >> 32) ^ MyDatabaseId));
+
+	return &shared->flushed[murmurhash32(hash) & (FLUSHED_SLOTS - 1)];
+}
+
+uint64
+poll_flushed_read(int64 channel)
+{
+	uint64		xid;
+
+	if (shared == NULL || RecoveryInProgress())
+		return PG_UINT64_MAX;
+	if (pg_atomic_read_u64(&shared->floor) == 0)
+		atomic_raise(&shared->floor, U64FromFullTransactionId(ReadNextFullTransactionId()));
+
+	/* pairs with the barrier in atomic_raise(): the snapshot came first */
+	pg_read_barrier();
+	xid = pg_atomic_read_u64(flushed_slot(channel));
+	return xid != 0 ? xid : pg_atomic_read_u64(&shared->floor) - 1;
+}
+
+void
+poll_flushed_raise(int64 channel, uint64 xid)
+{
+	if (shared != NULL)
+		atomic_raise(flushed_slot(channel), xid);
+}
+
+bool
+poll_shmem_async_commits(void)
+{
+	return shared == NULL || pg_atomic_read_u64(&shared->async_commits) != 0;
+}
+
+void
+poll_shmem_set_async_commits(void)
+{
+	if (shared != NULL)
+		atomic_raise(&shared->async_commits, 1);
+}

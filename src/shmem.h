@@ -1,0 +1,31 @@
+/*
+ * shmem.h
+ *		The parts of shared memory that every transaction touches.
+ */
+#ifndef POLL_SHMEM_H
+#define POLL_SHMEM_H
+
+/* Called by _PG_init(); reserves the memory if that is still possible. */
+extern void poll_shmem_install(void);
+
+/* Is the library in shared_preload_libraries? */
+extern bool poll_shmem_ready(void);
+
+/*
+ * Takes count (> 0) versions from the hybrid clock and returns the first:
+ * microseconds since 1970, strictly increasing over the whole server.
+ */
+extern int64 poll_clock_take(int64 count);
+
+/*
+ * The highest transaction id that may have flushed entries of this channel,
+ * PG_UINT64_MAX when nothing is known.  raise must come before the flush.
+ */
+extern uint64 poll_flushed_read(int64 channel);
+extern void poll_flushed_raise(int64 channel, uint64 xid);
+
+/* Has a transaction that wrote to the log committed asynchronously? */
+extern bool poll_shmem_async_commits(void);
+extern void poll_shmem_set_async_commits(void);
+
+#endif							/* POLL_SHMEM_H */

@@ -1,0 +1,154 @@
+/*
+ * snapshot.c
+ *		The snapshot that a poll runs under, as the cursor needs to see it.
+ *
+ * A poll takes rows, live data and the next cursor from one snapshot: the
+ * active one of the calling query.  Three things differ from what SQL shows
+ * of it.
+ *
+ * Our own transaction.  A snapshot leaves our own xid out of its list of open
+ * ones.  A poll must not hand out what may yet be rolled back, so the view
+ * lists it, and the poll works under a copy of the snapshot whose command id
+ * is zero: under that, none of our own changes are visible, in the log as in
+ * the tables.
+ *
+ * Hot standby.  A snapshot taken during recovery keeps the open xids in
+ * subxip, and subtransactions among them; pg_current_snapshot() shows none of
+ * them.  The latter are harmless in a list of open transactions (no log entry
+ * carries one), but they can make a cut cursor look behind.  There a second
+ * proof is enough: this server has replayed past the position of the cursor's
+ * server, and nothing has completed since the snapshot was taken.
+ *
+ * Durability.  With synchronous_commit = off a commit is visible before it is
+ * durable.  What a poll hands out must survive a crash, so it flushes the WAL
+ * first, once any transaction of that kind has written to the log.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
+#include "utils/snapmgr.h"
+
+#include "shmem.h"
+#include "snapshot.h"
+
+Snapshot
+poll_snapshot_push(void)
+{
+	PushCopiedSnapshot(GetActiveSnapshot());
+	GetActiveSnapshot()->curcid = FirstCommandId;
+	return GetActiveSnapshot();
+}
+
+/* as widen_snapshot_xid() in xid8funcs.c */
+static inline uint64
+widen(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
+uint64
+poll_snapshot_widen(TransactionId xid)
+{
+	return widen(xid, ReadNextFullTransactionId());
+}
+
+static int
+cmp_uint64(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+void
+poll_snapshot_view(Snapshot snapshot, PollView *view)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	const TransactionId *xids = snapshot->takenDuringRecovery ? snapshot->subxip : snapshot->xip;
+	int			nxids = snapshot->takenDuringRecovery ? snapshot->subxcnt : (int) snapshot->xcnt;
+
+	view->xmax = widen(snapshot->xmax, next);
+	view->open = palloc(sizeof(uint64) * (nxids + 1));
+	view->nopen = 0;
+	for (int i = 0; i < nxids; i++)
+		view->open[view->nopen++] = widen(xids[i], next);
+	if (FullTransactionIdIsValid(own))
+		view->open[view->nopen++] = U64FromFullTransactionId(own);
+	qsort(view->open, view->nopen, sizeof(uint64), cmp_uint64);
+}
+
+/*
+ * The end of the WAL inserted so far.  GetXLogInsertRecPtr() gives the start
+ * of the next record, which on a fresh page lies behind a header that nobody
+ * has written yet, and flushing up to there would be refused.
+ */
+static XLogRecPtr
+insert_end(void)
+{
+	XLogRecPtr	lsn = GetXLogInsertRecPtr();
+	uint32		header = XLogSegmentOffset(lsn, wal_segment_size) < XLOG_BLCKSZ ?
+	SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+
+	return lsn % XLOG_BLCKSZ == header ? lsn - header : lsn;
+}
+
+XLogRecPtr
+poll_snapshot_position(void)
+{
+	return RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : insert_end();
+}
+
+/* Does the snapshot show all that this server shows now? */
+static bool
+snapshot_is_latest(Snapshot snapshot)
+{
+	Snapshot	latest = GetLatestSnapshot();
+
+	return latest->takenDuringRecovery && snapshot->takenDuringRecovery &&
+		latest->xmax == snapshot->xmax &&
+		latest->subxcnt == snapshot->subxcnt &&
+		latest->suboverflowed == snapshot->suboverflowed &&
+		memcmp(latest->subxip, snapshot->subxip,
+			   sizeof(TransactionId) * snapshot->subxcnt) == 0;
+}
+
+bool
+poll_snapshot_behind(Snapshot snapshot, const PollView *view, const PollCursor *cursor)
+{
+	if (!poll_cursor_behind(cursor, view))
+		return false;
+
+	/* the order matters: first how far we are, then what that shows */
+	if (snapshot->takenDuringRecovery && poll_snapshot_position() >= cursor->lsn &&
+		snapshot_is_latest(snapshot))
+		return false;
+	return true;
+}
+
+void
+poll_snapshot_flush(void)
+{
+	if (!RecoveryInProgress() && poll_shmem_async_commits())
+		XLogFlush(insert_end());
+}
+
+/*
+ * The start of the transaction.  It is always before the snapshot; the start
+ * of the statement is not: in the extended protocol the snapshot is taken at
+ * Bind and statement_timestamp() moves at Execute.  On a standby: the last
+ * commit that was replayed.
+ */
+TimestampTz
+poll_snapshot_time(void)
+{
+	return RecoveryInProgress() ? GetLatestXTime() : GetCurrentTransactionStartTimestamp();
+}

@@ -1,0 +1,294 @@
+/*
+ * track.c
+ *		poll.track() and poll.untrack().
+ *
+ * Tracking a table creates a row trigger on it and a row in the registry, in
+ * one transaction.  CREATE TRIGGER's lock waits for all writers of the table,
+ * so when it commits, every change is either captured or was committed before,
+ * and a snapshot that shows the feed shows the latter.
+ *
+ * The trigger is created as the caller, the registry is written as its owner:
+ * nobody else may touch it.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "error.h"
+#include "key.h"
+
+PG_FUNCTION_INFO_V1(poll_ext_track);
+PG_FUNCTION_INFO_V1(poll_ext_untrack);
+
+/* [A-Za-z0-9_][A-Za-z0-9_.-]{0,62} */
+static bool
+is_feed_name(const char *name)
+{
+	Size		len = strlen(name);
+
+	return len > 0 && len < NAMEDATALEN && name[0] != '.' && name[0] != '-' &&
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == len;
+}
+
+static void
+check_feed_name(const char *name, bool given)
+{
+	if (!is_feed_name(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("\"%s\" cannot be the name of a feed", name),
+				 errdetail("A feed's name has 1 to %d letters, digits, \"_\", \".\" and \"-\", and does not start with \".\" or \"-\".",
+						   NAMEDATALEN - 1),
+				 given ? 0 : errhint("Pass another name as the argument feed.")));
+}
+
+static void
+check_owner(Relation rel)
+{
+	if (!poll_compat_owns_relation(RelationGetRelid(rel), GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+}
+
+static void
+check_kind(Relation rel)
+{
+	const char *name = RelationGetRelationName(rel);
+
+	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot track partitioned table \"%s\"", name),
+				 errhint("Track its partitions.")));
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot track \"%s\"", name),
+				 errdetail("Only tables can be tracked, not views, materialized views, foreign tables, sequences or indexes."),
+				 errhint("Track the tables that it is made of.")));
+	if (IsSystemRelation(rel) || RelationGetNamespace(rel) == get_namespace_oid(POLL_SCHEMA, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot track system table \"%s\"", name)));
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot track temporary table \"%s\"", name),
+				 errdetail("Only the session that created it could read it.")));
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot track unlogged table \"%s\"", name),
+				 errdetail("A crash would empty it without a trace in the change log."),
+				 errhint("ALTER TABLE ... SET LOGGED first.")));
+}
+
+static void
+check_key(Relation rel)
+{
+	if (!OidIsValid(poll_key_index(rel)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no key", RelationGetRelationName(rel)),
+				 errdetail("A change is identified by the primary key or the replica identity index of its table."),
+				 errhint("Add a primary key (not deferrable), or use ALTER TABLE ... REPLICA IDENTITY USING INDEX.")));
+}
+
+/* Runs a command; the first column of the first row it returns, or 0. */
+static Datum
+run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	int			result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	bool		isnull;
+
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
+	if (SPI_processed == 0 || SPI_tuptable == NULL)
+		return (Datum) 0;
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+}
+
+/* Likewise, as the owner of the registry. */
+static Datum
+run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(poll_catalog_feed()));
+	Oid			owner;
+	Oid			userid;
+	int			context;
+	Datum		result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", poll_catalog_feed());
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	/* an error puts the user back, too */
+	GetUserIdAndSecContext(&userid, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	result = run(sql, nargs, types, values, nulls);
+	SetUserIdAndSecContext(userid, context);
+	return result;
+}
+
+static char *
+qualified_name(Relation rel)
+{
+	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+									  RelationGetRelationName(rel));
+}
+
+/* The name must be free, but for a feed whose table is gone. */
+static void
+check_free(const char *name)
+{
+	PollFeed	feed;
+	Datum		values[1];
+	Oid			types[1] = {INT8OID};
+
+	if (!poll_catalog_find(name, &feed))
+		return;
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(feed.relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("feed \"%s\" already exists", name),
+				 errdetail("It tracks table \"%s\".", get_rel_name(feed.relid)),
+				 errhint("Pass another name as the argument feed, or use poll.untrack().")));
+	values[0] = Int64GetDatum(feed.id);
+	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
+				 1, types, values, NULL);
+}
+
+static void
+create_trigger(Relation rel, int64 id, bool always)
+{
+	char	   *table = qualified_name(rel);
+
+	run(psprintf("CREATE TRIGGER poll_capture_" INT64_FORMAT
+				 " AFTER INSERT OR UPDATE OR DELETE ON %s"
+				 " FOR EACH ROW EXECUTE FUNCTION poll.capture('" INT64_FORMAT "')",
+				 id, table, id), 0, NULL, NULL, NULL);
+	if (always)
+		run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER poll_capture_" INT64_FORMAT, table, id),
+			0, NULL, NULL, NULL);
+}
+
+/* poll.track(relation regclass, feed text, always bool) returns text */
+Datum
+poll_ext_track(PG_FUNCTION_ARGS)
+{
+	Relation	rel;
+	char	   *name;
+	bool		always = PG_ARGISNULL(2) ? false : PG_GETARG_BOOL(2);
+	Oid			types[3] = {TEXTOID, REGCLASSOID, BOOLOID};
+	Datum		values[3];
+	int64		id;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("relation must not be null")));
+
+	/* ownership first: others must not be able to lock the table */
+	rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", PG_GETARG_OID(0))));
+	check_owner(rel);
+	check_kind(rel);
+	relation_close(rel, AccessShareLock);
+	rel = table_open(PG_GETARG_OID(0), ShareRowExclusiveLock);
+	check_owner(rel);
+	check_kind(rel);
+	check_key(rel);
+	name = PG_ARGISNULL(1) ? pstrdup(RelationGetRelationName(rel)) :
+		text_to_cstring(PG_GETARG_TEXT_PP(1));
+	check_feed_name(name, !PG_ARGISNULL(1));
+
+	/* one at a time, so that two cannot find the same name free */
+	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);
+	SPI_connect();
+	check_free(name);
+	values[0] = CStringGetTextDatum(name);
+	values[1] = ObjectIdGetDatum(RelationGetRelid(rel));
+	values[2] = BoolGetDatum(always);
+	id = DatumGetInt64(run_as_owner("INSERT INTO poll.feed (name, relation, always)"
+									" VALUES ($1, $2, $3) RETURNING id",
+									3, types, values, NULL));
+	create_trigger(rel, id, always);
+	SPI_finish();
+	table_close(rel, NoLock);
+	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+static void
+drop_trigger(Relation rel, int64 id)
+{
+	run(psprintf("DROP TRIGGER IF EXISTS poll_capture_" INT64_FORMAT " ON %s",
+				 id, qualified_name(rel)), 0, NULL, NULL, NULL);
+}
+
+/* poll.untrack(feed text) */
+Datum
+poll_ext_untrack(PG_FUNCTION_ARGS)
+{
+	PollFeed	feed;
+	Relation	rel;
+	char	   *name;
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("feed must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!poll_catalog_find(name, &feed))
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_NOT_FOUND),
+				 errmsg("unknown feed"),
+				 errdetail("There is no feed \"%s\".", name)));
+
+	rel = try_relation_open(feed.relid, AccessShareLock);
+	if (rel != NULL)
+	{
+		check_owner(rel);
+		relation_close(rel, AccessShareLock);
+		rel = try_relation_open(feed.relid, ShareRowExclusiveLock);
+	}
+	else if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to untrack a feed whose table was dropped")));
+	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);
+
+	SPI_connect();
+	if (rel != NULL)
+	{
+		check_owner(rel);
+		drop_trigger(rel, feed.id);
+		relation_close(rel, NoLock);
+	}
+	values[0] = Int64GetDatum(feed.id);
+	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
+				 1, types, values, NULL);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
