@@ -27,7 +27,7 @@ typedef struct PollChange
 	int			keylen;
 	PollPosition at;			/* xid 0: comes from a full sync */
 
-	/* filled in by the reader; places in the page's text */
+	/* filled in by the reader; places in the page's json */
 	PollResult	result;
 	int			json_key;
 	int			json_key_len;
@@ -44,7 +44,7 @@ typedef struct PollPage
 	PollCursor	next;			/* the cursor after the page */
 	bool		has_more;
 	bool		behind;			/* nothing read: the snapshot is too old */
-	StringInfoData text;		/* the JSON of keys and rows */
+	StringInfoData json;		/* of keys and rows */
 } PollPage;
 
 #endif							/* POLL_PAGE_H */

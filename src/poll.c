@@ -161,7 +161,7 @@ read_page(PollRequest *request, int max_rows, PollContent content, PollPage *pag
 	PollCursor *cursor = &request->cursor;
 
 	memset(page, 0, sizeof(PollPage));
-	initStringInfo(&page->text);
+	initStringInfo(&page->json);
 	if (request->start == POLL_START_SYNC)
 		poll_fullsync_start(cursor, set, snapshot, view);
 
@@ -192,14 +192,14 @@ write_change(StringInfo buf, const PollPage *page, const PollChange *change)
 	if (change->result == POLL_RESULT_UPSERT)
 	{
 		appendStringInfoString(buf, "{\"op\":\"upsert\",\"key\":");
-		appendBinaryStringInfo(buf, page->text.data + change->json_key, change->json_key_len);
+		appendBinaryStringInfo(buf, page->json.data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":");
-		appendBinaryStringInfo(buf, page->text.data + change->json_data, change->json_data_len);
+		appendBinaryStringInfo(buf, page->json.data + change->json_data, change->json_data_len);
 	}
 	else
 	{
 		appendStringInfoString(buf, "{\"op\":\"delete\",\"key\":");
-		appendBinaryStringInfo(buf, page->text.data + change->json_key, change->json_key_len);
+		appendBinaryStringInfo(buf, page->json.data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":null");
 	}
 	if (change->at.xid != 0)
@@ -251,7 +251,7 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 
 	initStringInfo(&buf);
 	if (page)
-		enlargeStringInfo(&buf, page->text.len + 64 * page->nchanges);
+		enlargeStringInfo(&buf, page->json.len + 64 * page->nchanges);
 	write_changes(&buf, set, page);
 	appendStringInfoString(&buf, ",\"cursor\":\"");
 	appendBinaryStringInfo(&buf, VARDATA_ANY(cursor), VARSIZE_ANY_EXHDR(cursor));
@@ -349,12 +349,12 @@ put_change(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *pa
 		values[n++] = CStringGetTextDatum(skip ? "skip" :
 										  change->result == POLL_RESULT_UPSERT ? "upsert" : "delete");
 	isnull[n] = skip;
-	values[n++] = skip ? (Datum) 0 : text_part(&page->text, change->json_key, change->json_key_len);
+	values[n++] = skip ? (Datum) 0 : text_part(&page->json, change->json_key, change->json_key_len);
 	if (content == POLL_CONTENT_ROWS)
 	{
 		isnull[n] = change->result != POLL_RESULT_UPSERT;
 		values[n] = isnull[n] ? (Datum) 0 :
-			text_part(&page->text, change->json_data, change->json_data_len);
+			text_part(&page->json, change->json_data, change->json_data_len);
 		n++;
 	}
 	isnull[n] = isnull[n + 1] = skip || change->at.xid == 0;

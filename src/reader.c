@@ -43,6 +43,7 @@
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "error.h"
 #include "json.h"
 #include "key.h"
@@ -216,6 +217,13 @@ poll_reader_open(const PollFeed *feed)
 				(errcode(ERRCODE_POLL_NOT_FOUND),
 				 errmsg("the table of a feed was dropped"),
 				 errdetail("Feed \"%s\".", NameStr(feed->name))));
+	if (poll_compat_has_new_file(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this transaction has rewritten or truncated table \"%s\"",
+						RelationGetRelationName(rel)),
+				 errdetail("A poll does not show a transaction its own changes, and the table as it was before is gone."),
+				 errhint("Commit first.")));
 
 	if (readers == NULL)
 	{
@@ -292,11 +300,16 @@ append_column(StringInfo sql, const PollReader *reader, int k)
 		appendStringInfo(sql, " COLLATE %s", generate_collation_name(column->collation));
 }
 
-/* There are no arrays of arrays: keys of such a type are passed as text. */
+/*
+ * The element type of the array in which a key column is passed.  There are no
+ * arrays of arrays, and unnest() takes composites apart: those go as text.
+ */
 static Oid
 param_element(const PollKeyColumn *column)
 {
-	return OidIsValid(get_element_type(column->type)) ? TEXTOID : column->type;
+	if (OidIsValid(get_element_type(column->type)) || type_is_rowtype(column->type))
+		return TEXTOID;
+	return column->type;
 }
 
 static SPIPlanPtr
@@ -482,7 +495,7 @@ typedef struct PollReceiver
 	DestReceiver pub;
 	PollReader *reader;
 	MemoryContext row_context;	/* reset for each row */
-	StringInfo text;
+	StringInfo	json;
 	bool		want_data;
 
 	/* a lookup: which row is for whom */
@@ -523,20 +536,19 @@ static void
 write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
 {
 	PollReader *reader = self->reader;
-	StringInfo text = self->text;
+	StringInfo	json = self->json;
 
 	change->result = POLL_RESULT_UPSERT;
-	change->json_key = text->len;
+	change->json_key = json->len;
 
-	write_object(text, reader->key_writers, reader->key_columns, reader->key->ncolumns,
+	write_object(json, reader->key_writers, reader->key_columns, reader->key->ncolumns,
 				 slot->tts_values, slot->tts_isnull);
-	change->json_key_len = text->len - change->json_key;
-	change->json_data = text->len;
-
+	change->json_key_len = json->len - change->json_key;
+	change->json_data = json->len;
 	if (self->want_data)
-		write_object(text, reader->writers, NULL, reader->ncolumns,
+		write_object(json, reader->writers, NULL, reader->ncolumns,
 					 slot->tts_values, slot->tts_isnull);
-	change->json_data_len = text->len - change->json_data;
+	change->json_data_len = json->len - change->json_data;
 }
 
 /* The stored key of the row in the slot, into self->key. */
@@ -630,7 +642,7 @@ receiver_done(DestReceiver *dest)
 }
 
 static void
-receiver_init(PollReceiver *self, PollReader *reader, StringInfo text)
+receiver_init(PollReceiver *self, PollReader *reader, StringInfo json)
 {
 	memset(self, 0, sizeof(PollReceiver));
 	self->pub.receiveSlot = receive;
@@ -639,7 +651,7 @@ receiver_init(PollReceiver *self, PollReader *reader, StringInfo text)
 	self->pub.rDestroy = receiver_done;
 	self->pub.mydest = DestNone;
 	self->reader = reader;
-	self->text = text;
+	self->json = json;
 
 	self->row_context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -648,32 +660,50 @@ receiver_init(PollReceiver *self, PollReader *reader, StringInfo text)
 
 /* ---- lookup ---- */
 
-/* A key without a row: from its values, or from its text if it has none. */
+/* Is that text the one that the log would have for these values? */
+static bool
+is_text_of(PollReader *reader, const PollChange *change, const Datum *values)
+{
+	StringInfoData buf;
+	bool		same;
+
+	initStringInfo(&buf);
+	for (int k = 0; k < reader->key->ncolumns; k++)
+		poll_key_append_value(&buf, &reader->key->columns[k], values[k]);
+	same = buf.len == change->keylen && memcmp(buf.data, change->key, buf.len) == 0;
+	pfree(buf.data);
+	return same;
+}
+
+/*
+ * A key without a row: from its values or, if it has none under the key's
+ * present type, as the strings that the log has.
+ */
 static void
-write_key(PollReader *reader, PollChange *change, const Datum *values, bool valid, StringInfo text)
+write_key(PollReader *reader, PollChange *change, const Datum *values, bool valid,
+		  StringInfo json)
 {
 	PollKey    *key = reader->key;
 	char	   *parts[INDEX_MAX_KEYS];
 	int			n;
 
-	change->json_key = text->len;
-
-	if (valid)
-		write_object(text, reader->key_writers, NULL, key->ncolumns, values, NULL);
+	change->json_key = json->len;
+	if (valid && is_text_of(reader, change, values))
+		write_object(json, reader->key_writers, NULL, key->ncolumns, values, NULL);
 	else
 	{
 		n = poll_key_split(change->key, change->keylen, parts, key->ncolumns);
-		appendStringInfoChar(text, '{');
+		appendStringInfoChar(json, '{');
 		for (int i = 0; i < n; i++)
 		{
 			if (i > 0)
-				appendStringInfoChar(text, ',');
-			appendStringInfoString(text, reader->key_writers[i].label);
-			escape_json(text, parts[i]);
+				appendStringInfoChar(json, ',');
+			appendStringInfoString(json, reader->key_writers[i].label);
+			escape_json(json, parts[i]);
 		}
-		appendStringInfoChar(text, '}');
+		appendStringInfoChar(json, '}');
 	}
-	change->json_key_len = text->len - change->json_key;
+	change->json_key_len = json->len - change->json_key;
 }
 
 /* The values of the changes' keys: n * ncolumns of them, and which are valid. */
@@ -729,7 +759,7 @@ lookup_args(PollReader *reader, PollChange **changes, const Datum *values, const
 }
 
 void
-poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo text, bool want_data)
+poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo json, bool want_data)
 {
 	PollReceiver receiver;
 	Datum		args[INDEX_MAX_KEYS];
@@ -738,7 +768,7 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo t
 	int			m = 0;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, text);
+	receiver_init(&receiver, reader, json);
 	receiver.want_data = want_data;
 	receiver.changes = changes;
 	receiver.values = parse_keys(reader, changes, n, &valid);
@@ -759,12 +789,12 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo t
 	for (int i = 0; i < n; i++)
 		if (changes[i]->result == POLL_RESULT_DELETE)
 			write_key(reader, changes[i], &receiver.values[i * reader->key->ncolumns],
-					  valid[i], text);
+					  valid[i], json);
 	SPI_finish();
 }
 
 bool
-poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo text)
+poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo json)
 {
 	bool	   *valid;
 	Datum	   *values;
@@ -773,7 +803,7 @@ poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo tex
 		return false;
 	values = parse_keys(reader, changes, n, &valid);
 	for (int i = 0; i < n; i++)
-		write_key(reader, changes[i], &values[i * reader->key->ncolumns], valid[i], text);
+		write_key(reader, changes[i], &values[i * reader->key->ncolumns], valid[i], json);
 	return true;
 }
 
@@ -790,7 +820,7 @@ poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int 
 	int			nargs = 0;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, &page->text);
+	receiver_init(&receiver, reader, &page->json);
 	receiver.want_data = true;
 	receiver.page = page;
 	receiver.page_context = page_context;

@@ -12,8 +12,8 @@ typedef struct PollReader PollReader;
 
 /*
  * The reader of that feed for the current user.  Locks the table until the
- * end of the transaction; errors if it is gone or has no key any more.  The
- * result stays valid until then, too.
+ * end of the transaction; errors if it is gone, has no key any more, or was
+ * rewritten by this transaction.  The result stays valid until then, too.
  */
 extern PollReader *poll_reader_open(const PollFeed *feed);
 
@@ -22,13 +22,13 @@ extern PollReader *poll_reader_open(const PollFeed *feed);
  * active snapshot and fills in their results.
  */
 extern void poll_reader_lookup(PollReader *reader, PollChange **changes, int n,
-							   StringInfo text, bool want_data);
+							   StringInfo json, bool want_data);
 
 /*
  * Fills in the keys alone, without a look at the table; false if the caller
  * is under row-level security and so needs the look.
  */
-extern bool poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo text);
+extern bool poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo json);
 
 /*
  * Reads up to limit rows that come after the key in key order (keylen 0: from

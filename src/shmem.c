@@ -96,12 +96,6 @@ poll_shmem_install(void)
 	shmem_startup_hook = shmem_startup;
 }
 
-bool
-poll_shmem_ready(void)
-{
-	return shared != NULL;
-}
-
 /* Raises the atomic to value unless it is there already. */
 static void
 atomic_raise(pg_atomic_uint64 *atomic, uint64 value)

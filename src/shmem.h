@@ -8,9 +8,6 @@
 /* Called by _PG_init(); reserves the memory if that is still possible. */
 extern void poll_shmem_install(void);
 
-/* Is the library in shared_preload_libraries? */
-extern bool poll_shmem_ready(void);
-
 /*
  * Takes count (> 0) versions from the hybrid clock and returns the first:
  * microseconds since 1970, strictly increasing over the whole server.

@@ -53,12 +53,6 @@ widen(TransactionId xid, FullTransactionId next)
 	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
 }
 
-uint64
-poll_snapshot_widen(TransactionId xid)
-{
-	return widen(xid, ReadNextFullTransactionId());
-}
-
 static int
 cmp_uint64(const void *a, const void *b)
 {

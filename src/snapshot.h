@@ -19,9 +19,6 @@ extern Snapshot poll_snapshot_push(void);
 /* Fills the view of the snapshot; the array is palloc'd. */
 extern void poll_snapshot_view(Snapshot snapshot, PollView *view);
 
-/* The 64-bit form of a recent transaction id. */
-extern uint64 poll_snapshot_widen(TransactionId xid);
-
 /* This server's position in the WAL, at or behind all that a snapshot shows. */
 extern XLogRecPtr poll_snapshot_position(void);
 

@@ -176,10 +176,8 @@ check_free(const char *name)
 }
 
 static void
-create_trigger(Relation rel, int64 id, bool always)
+create_trigger(const char *table, int64 id, bool always)
 {
-	char	   *table = qualified_name(rel);
-
 	run(psprintf("CREATE TRIGGER poll_capture_" INT64_FORMAT
 				 " AFTER INSERT OR UPDATE OR DELETE ON %s"
 				 " FOR EACH ROW EXECUTE FUNCTION poll.capture('" INT64_FORMAT "')",
@@ -195,6 +193,7 @@ poll_ext_track(PG_FUNCTION_ARGS)
 {
 	Relation	rel;
 	char	   *name;
+	char	   *table;
 	bool		always = PG_ARGISNULL(2) ? false : PG_GETARG_BOOL(2);
 	Oid			types[3] = {TEXTOID, REGCLASSOID, BOOLOID};
 	Datum		values[3];
@@ -229,20 +228,14 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(name);
 	values[1] = ObjectIdGetDatum(RelationGetRelid(rel));
 	values[2] = BoolGetDatum(always);
+	table = qualified_name(rel);
+	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
 	id = DatumGetInt64(run_as_owner("INSERT INTO poll.feed (name, relation, always)"
 									" VALUES ($1, $2, $3) RETURNING id",
 									3, types, values, NULL));
-	create_trigger(rel, id, always);
+	create_trigger(table, id, always);
 	SPI_finish();
-	table_close(rel, NoLock);
 	PG_RETURN_TEXT_P(cstring_to_text(name));
-}
-
-static void
-drop_trigger(Relation rel, int64 id)
-{
-	run(psprintf("DROP TRIGGER IF EXISTS poll_capture_" INT64_FORMAT " ON %s",
-				 id, qualified_name(rel)), 0, NULL, NULL, NULL);
 }
 
 /* poll.untrack(feed text) */
@@ -282,9 +275,12 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (rel != NULL)
 	{
+		char	   *table = qualified_name(rel);
+
 		check_owner(rel);
-		drop_trigger(rel, feed.id);
 		relation_close(rel, NoLock);
+		run(psprintf("DROP TRIGGER IF EXISTS poll_capture_" INT64_FORMAT " ON %s", feed.id, table),
+			0, NULL, NULL, NULL);
 	}
 	values[0] = Int64GetDatum(feed.id);
 	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",

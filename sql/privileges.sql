@@ -1,0 +1,149 @@
+-- who may call what, and who gets to see what: plain roles, column privileges, row-level security, definers
+
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+
+-- exactly these functions may PUBLIC call; the tables nobody may read
+SELECT p.oid::regprocedure, has_function_privilege('public', p.oid, 'EXECUTE') AS public
+  FROM pg_proc p WHERE pronamespace = 'poll'::regnamespace ORDER BY p.oid::regprocedure::text COLLATE "C";
+SELECT c.oid::regclass, c.relkind, (SELECT string_agg(DISTINCT a.privilege_type, ',')
+	FROM aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) a
+	WHERE a.grantee = 0) AS public
+  FROM pg_class c WHERE relnamespace = 'poll'::regnamespace AND relkind <> 'i' ORDER BY 1;
+SELECT has_schema_privilege('public', 'poll', 'USAGE') AS usage, has_schema_privilege('public', 'poll', 'CREATE') AS create;
+
+CREATE ROLE regress_poll_owner;
+CREATE ROLE regress_poll_reader;
+CREATE ROLE regress_poll_anon;
+CREATE SCHEMA app AUTHORIZATION regress_poll_owner;
+SET ROLE regress_poll_owner;
+CREATE TABLE app.note (id int PRIMARY KEY, owner name, body text);
+INSERT INTO app.note VALUES (1, 'regress_poll_reader', 'hers'), (2, 'regress_poll_anon', 'his'), (3, 'x', 'theirs');
+SELECT poll.track('app.note');
+SELECT feed FROM poll.feeds;
+RESET ROLE;
+
+-- without SELECT the feed does not exist
+SET ROLE regress_poll_reader;
+SELECT * FROM app.note;
+SELECT poll.poll('{note}');
+SELECT * FROM poll.changes('note');
+SELECT poll.has_changes('{note}', 'now');
+SELECT poll.current_cursor('{note}');
+SELECT feed FROM poll.feeds;
+SELECT * FROM poll.feed;
+SELECT * FROM poll.change;
+SELECT * FROM poll.epoch;
+INSERT INTO poll.change VALUES (1, '1', 1, 1, '');
+RESET ROLE;
+
+-- it takes USAGE of the schema, and SELECT of every column
+GRANT SELECT ON app.note TO regress_poll_reader;
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', 'now');
+RESET ROLE;
+GRANT USAGE ON SCHEMA app TO regress_poll_reader, regress_poll_anon;
+SET ROLE regress_poll_reader;
+SELECT key FROM poll.changes('note');
+SELECT feed FROM poll.feeds;
+RESET ROLE;
+GRANT SELECT (id, owner) ON app.note TO regress_poll_anon;
+SET ROLE regress_poll_anon;
+SELECT poll.has_changes('{note}', 'now');
+RESET ROLE;
+GRANT SELECT (body) ON app.note TO regress_poll_anon;
+SET ROLE regress_poll_anon;
+SELECT key FROM poll.changes('note');
+RESET ROLE;
+
+-- privileges that go are gone at once, in a session that has just polled, too
+SET ROLE regress_poll_reader;
+SELECT poll.current_cursor('{note}') AS c \gset
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+REVOKE SELECT ON app.note FROM regress_poll_reader;
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+GRANT regress_poll_owner TO regress_poll_reader;
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+REVOKE regress_poll_owner FROM regress_poll_reader;
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+GRANT SELECT ON app.note TO regress_poll_reader;
+
+-- row-level security: rows as the caller sees them
+ALTER TABLE app.note ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON app.note USING (owner = current_user);
+SET ROLE regress_poll_reader;
+SELECT key, data FROM poll.changes('note');
+RESET ROLE;
+SET ROLE regress_poll_anon;
+SELECT key, data FROM poll.changes('note');
+RESET ROLE;
+SET ROLE regress_poll_owner;
+SELECT key, data FROM poll.changes('note');
+UPDATE app.note SET body = body || ', changed';
+INSERT INTO app.note VALUES (4, 'regress_poll_reader', 'new');
+DELETE FROM app.note WHERE id = 3;
+UPDATE app.note SET owner = 'regress_poll_anon' WHERE id = 1;
+RESET ROLE;
+
+-- no tombstones for those under row-level security: neither of rows that were deleted nor of rows that left
+-- their view; where a page ends with such a change, the cursor alone moves on
+SET ROLE regress_poll_reader;
+SELECT op, key, data FROM poll.changes('note', :'c');
+SELECT key FROM poll.changed_keys('note', :'c');
+SELECT json_array_length(p->'changes'->'note') AS changes, p->'has_more' AS has_more, poll.has_changes('{note}', p->>'cursor') AS more
+  FROM poll.poll('{note}', :'c') p;
+SELECT op, key FROM poll.changes('note', :'c', 1);
+RESET ROLE;
+SET ROLE regress_poll_anon;
+SELECT op, key, data FROM poll.changes('note', :'c');
+RESET ROLE;
+-- the owner sees all
+SET ROLE regress_poll_owner;
+SELECT op, key, data FROM poll.changes('note', :'c');
+SELECT key FROM poll.changed_keys('note', :'c');
+ALTER TABLE app.note FORCE ROW LEVEL SECURITY;
+SELECT op, key, data FROM poll.changes('note', :'c');
+ALTER TABLE app.note NO FORCE ROW LEVEL SECURITY;
+RESET ROLE;
+-- and so does who may bypass it, as soon as he may
+ALTER ROLE regress_poll_reader BYPASSRLS;
+SET ROLE regress_poll_reader;
+SELECT op, key FROM poll.changes('note', :'c');
+RESET ROLE;
+ALTER ROLE regress_poll_reader NOBYPASSRLS;
+SET ROLE regress_poll_reader;
+SELECT op, key FROM poll.changes('note', :'c');
+SET row_security = off;
+SELECT op, key FROM poll.changes('note', :'c');
+RESET row_security;
+RESET ROLE;
+
+-- a SECURITY DEFINER function polls as its owner
+SET ROLE regress_poll_owner;
+CREATE FUNCTION app.poll_notes(cursor text) RETURNS TABLE (op text, key json) LANGUAGE sql STABLE SECURITY DEFINER
+	SET search_path = '' AS $$ SELECT op, key FROM poll.changes('note', cursor) $$;
+RESET ROLE;
+REVOKE SELECT ON app.note FROM regress_poll_reader;
+SET ROLE regress_poll_reader;
+SELECT * FROM app.poll_notes(:'c');
+SELECT poll.poll('{note}', :'c');
+RESET ROLE;
+
+-- tracking is for owners, and needs nothing but that
+SET ROLE regress_poll_reader;
+SELECT poll.track('app.note', 'mine');
+SELECT poll.untrack('note');
+RESET ROLE;
+SET ROLE regress_poll_owner;
+SELECT poll.untrack('note');
+RESET ROLE;
+
+DROP SCHEMA app CASCADE;
+DROP ROLE regress_poll_owner, regress_poll_reader, regress_poll_anon;
