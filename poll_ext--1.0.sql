@@ -83,6 +83,7 @@ SELECT f.name AS feed,
 	   f.always,
 	   f.tracked_at
   FROM poll.feed f
+  JOIN pg_catalog.pg_class c ON c.oid = f.relation
   LEFT JOIN LATERAL (
 	   SELECT i.indrelid, i.indkey, i.indnkeyatts
 		 FROM pg_catalog.pg_index i
@@ -90,10 +91,11 @@ SELECT f.name AS feed,
 		  AND (i.indisprimary OR i.indisreplident)
 		ORDER BY i.indisprimary DESC
 		LIMIT 1) i ON true
- WHERE pg_catalog.has_table_privilege(f.relation, 'SELECT')
-	OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
-		  FROM pg_catalog.pg_attribute a
-		 WHERE a.attrelid = f.relation AND a.attnum > 0 AND NOT a.attisdropped);
+ WHERE pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+   AND (pg_catalog.has_table_privilege(f.relation, 'SELECT')
+		OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
+			  FROM pg_catalog.pg_attribute a
+			 WHERE a.attrelid = f.relation AND a.attnum > 0 AND NOT a.attisdropped));
 COMMENT ON VIEW poll.feeds IS 'the feeds whose tables the caller may read';
 
 --

@@ -10,6 +10,7 @@
  *		src/changes.c	from a cursor to a page of changes
  *		src/fullsync.c	the table itself, for a client without a cursor
  *		src/reader.c	live rows, as the caller may see them
+ *		src/plan.c		the queries that read them
  *		src/poll.c		the functions that clients call
  *
  * What they stand on:
@@ -26,6 +27,7 @@
 
 #include "fmgr.h"
 #include "utils/inval.h"
+#include "utils/syscache.h"
 
 #include "capture.h"
 #include "catalog.h"
@@ -37,7 +39,7 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-/* Only marks things stale; the next use reads them again. */
+/* Callbacks only mark things stale; the next use reads them again. */
 static void
 relation_changed(Datum arg, Oid relid)
 {
@@ -47,12 +49,30 @@ relation_changed(Datum arg, Oid relid)
 	poll_reader_invalidate(relid);
 }
 
+static void
+role_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	poll_catalog_privileges_changed();
+}
+
+/* Readers hold the names of schemas. */
+static void
+schema_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	poll_catalog_privileges_changed();
+	poll_reader_invalidate(InvalidOid);
+}
+
 void
 _PG_init(void)
 {
 	poll_guc_install();
 	poll_shmem_install();
-	poll_catalog_install();
 	poll_capture_install();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);
+	/* the owner of the database is in pg_database_owner */
+	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
 }

@@ -39,3 +39,85 @@ list_c() { list_files | sed -n "\\|^${1:-}.*\\.[ch]\$|p"; }
 # copy_tree FOLDER: copies the files there, to build and test without leaving
 # anything in the source tree
 copy_tree() { list_files | tar -cf - --verbatim-files-from -T - | tar -xf - -C "$1"; }
+
+# For scripts that install and run the extension: they are root, work in the
+# temporary folder $work, and run everything but the installation as $user.
+#
+#   begin_work; install_packages [PACKAGE...]; copy_tree "$work/tree"; build_tree
+
+# shellcheck disable=SC2034
+user=postgres			# comes with Debian's packages
+keep=					# leave the folder
+uninstall=				# the extension was not there before
+createcluster=/etc/postgresql-common/createcluster.d/poll_ext.conf
+
+# become_root ARGUMENT...: starts the script again by sudo if need be
+become_root() {
+	((EUID)) || return 0
+	command -v sudo >/dev/null || die 'run it as root: it installs packages and the extension'
+	exec sudo -- "$root/dev/${0##*/}" "$@"
+}
+
+begin_work() {
+	work=$(mktemp -d)
+	trap end_work EXIT
+	trap 'exit 130' INT TERM HUP
+}
+
+# Whatever happened: no server, no extension, no folder stays.
+end_work() {
+	local pid
+	remove_createcluster
+	find "$work" -name postmaster.pid -exec head -qn 1 {} + | while read -r pid; do
+		kill -QUIT "$pid" 2>/dev/null || true
+	done
+	[[ ! $uninstall ]] || make_tree uninstall >/dev/null || true
+	# a server that is just going down may still write
+	[[ $keep ]] || rm -rf "$work" 2>/dev/null || { sleep 2 && rm -rf "$work"; }
+}
+
+# Installs what building and running needs, and these packages, if missing.
+install_packages() {
+	local package missing=()
+	for package in build-essential perl libdbd-pg-perl \
+		"postgresql-$pg_major" "postgresql-server-dev-$pg_major" "$@"; do
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>&1) == installed ]] ||
+			missing+=("$package")
+	done
+	if ((${#missing[@]})); then
+		say "installing ${missing[*]}"
+		# Debian would create a server and start it at once. We need none.
+		mkdir -p "${createcluster%/*}"
+		echo 'create_main_cluster = false' >"$createcluster"
+		{
+			apt-get update -qq
+			DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+		} >"$work/apt.log" 2>&1 || { tail -n 30 "$work/apt.log"; die 'cannot install the packages'; }
+		remove_createcluster
+	fi
+	need_server
+}
+
+remove_createcluster() {
+	if [[ -f $createcluster ]]; then
+		rm "$createcluster"
+		rmdir --ignore-fail-on-non-empty "${createcluster%/*}"
+	fi
+}
+
+# as_user COMMAND...: in $work and in an environment that is always the same
+as_user() {
+	setpriv --reuid="$user" --regid="$user" --init-groups --reset-env \
+		env -C "$work" HOME="$work" LANG=C.UTF-8 "$@"
+}
+
+make_tree() { make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
+make_tree_as_user() { as_user make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
+
+# build_tree [ASSIGNMENT...]: builds the copy of the tree and installs it
+build_tree() {
+	chown -R "$user": "$work"
+	make_tree_as_user -j "$(nproc)" "$@" all || return
+	[[ -e $("$pg_config" --pkglibdir)/poll_ext.so ]] || uninstall=1
+	make_tree install >/dev/null
+}

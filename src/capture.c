@@ -56,6 +56,12 @@
 /* a buffer that a huge key has blown up is not kept */
 #define MAX_KEPT_BYTES	8192
 
+/* stale entries of the trigger cache are dropped when it has grown by so many */
+#define MAX_STALE_TRIGGERS	64
+
+/* of a trigger whose feed was not found out yet, perhaps for an error */
+#define CHANNEL_UNKNOWN	(-1)
+
 /* A capture trigger, by the trigger's oid. */
 typedef struct PollTrigger
 {
@@ -82,6 +88,7 @@ typedef struct PollBuffer
 } PollBuffer;
 
 static HTAB *triggers = NULL;
+static PollTrigger *last_trigger = NULL;	/* the one used last, or NULL */
 
 /* the transaction's buffers; the memory stays for the next one */
 static MemoryContext buffer_context = NULL;
@@ -89,7 +96,7 @@ static HTAB *buffer_hash;
 static dlist_head buffer_list = DLIST_STATIC_INIT(buffer_list);
 static PollBuffer *last_buffer = NULL;	/* the one used last, or NULL */
 static StringInfoData key_text;
-static bool write_through = false;	/* after PRE_COMMIT or PRE_PREPARE */
+static bool write_through = false;	/* no event will come to write it later */
 static bool wrote = false;		/* any chunk in this transaction */
 
 PG_FUNCTION_INFO_V1(poll_ext_capture);
@@ -149,6 +156,26 @@ buffer_drop(PollBuffer *buffer)
 	hash_search(buffer_hash, &buffer->tag, HASH_REMOVE, NULL);
 }
 
+/* Empties it, and gives back what a huge key took. */
+static void
+reset_string(StringInfo str)
+{
+	resetStringInfo(str);
+	if (str->maxlen > MAX_KEPT_BYTES)
+	{
+		str->data = repalloc(str->data, MAX_KEPT_BYTES);
+		str->maxlen = MAX_KEPT_BYTES;
+	}
+}
+
+/* At the end of the transaction: will it commit asynchronously? */
+static void
+note_async(void)
+{
+	if (wrote && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		poll_async_raise(U64FromFullTransactionId(GetTopFullTransactionId()));
+}
+
 static void
 buffer_write(PollBuffer *buffer)
 {
@@ -158,12 +185,9 @@ buffer_write(PollBuffer *buffer)
 	poll_changelog_write(buffer->tag.channel, buffer->count,
 						 buffer->entries.data, buffer->entries.len);
 	buffer->count = 0;
-	resetStringInfo(&buffer->entries);
-	if (buffer->entries.maxlen > MAX_KEPT_BYTES)
-	{
-		buffer->entries.data = repalloc(buffer->entries.data, MAX_KEPT_BYTES);
-		buffer->entries.maxlen = MAX_KEPT_BYTES;
-	}
+	reset_string(&buffer->entries);
+	if (write_through)
+		note_async();
 }
 
 static inline bool
@@ -189,11 +213,6 @@ buffer_add(int64 channel, PollOp op)
 		buffer_write(buffer);
 		buffer_drop(buffer);
 	}
-	if (key_text.maxlen > MAX_KEPT_BYTES)
-	{
-		key_text.data = repalloc(key_text.data, MAX_KEPT_BYTES);
-		key_text.maxlen = MAX_KEPT_BYTES;
-	}
 }
 
 /* The last buffer of the list if it is of that level. */
@@ -218,8 +237,7 @@ write_all(void)
 	dlist_foreach(iter, &buffer_list)
 		buffer_write(dlist_container(PollBuffer, node, iter.cur));
 	write_through = true;
-	if (wrote && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
-		poll_shmem_set_async_commits();
+	note_async();
 }
 
 static void
@@ -355,6 +373,11 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 void
 poll_capture_install(void)
 {
+	/*
+	 * If it is this transaction that loads the library, its PRE_COMMIT may be
+	 * under way already, and we would not be called.
+	 */
+	write_through = IsTransactionState();
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }
@@ -388,69 +411,88 @@ trigger_channel(Trigger *trigger, Relation rel)
 	return feed.relid == RelationGetRelid(rel) ? feed.id : 0;
 }
 
+/* Somebody up the stack may be using the key: it goes with the transaction. */
 static void
-trigger_build(PollTrigger *entry, Trigger *trigger, Relation rel)
+trigger_retire(PollTrigger *entry)
 {
-	MemoryContext old;
-	Oid			indexid;
-
-	/* somebody up the stack may be using the old key: keep it for a while */
 	if (entry->context != NULL)
 		MemoryContextSetParent(entry->context, TopTransactionContext);
 	entry->context = NULL;
 	entry->key = NULL;
+}
 
-	/* an invalidation from here on makes it stale again */
-	entry->valid = true;
+static void
+trigger_build(PollTrigger *entry, Trigger *trigger, Relation rel)
+{
+	MemoryContext old;
+
+	trigger_retire(entry);
 	entry->relid = RelationGetRelid(rel);
+	entry->valid = true;		/* until an invalidation, from here on */
+	entry->channel = CHANNEL_UNKNOWN;
 	entry->channel = trigger_channel(trigger, rel);
 	if (entry->channel == 0)
 		return;
-
-	indexid = poll_key_index(rel);
-	if (!OidIsValid(indexid))
-	{
-		entry->valid = false;
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
-				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
-	}
-	entry->valid = false;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "poll_ext trigger",
 										   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(entry->context);
-	entry->key = poll_key_build(rel, indexid);
+	entry->key = poll_key_build(rel);
 	MemoryContextSwitchTo(old);
-	entry->valid = true;
+}
+
+/* Makes room: of tables that were dropped or changed since. */
+static void
+forget_stale_triggers(void)
+{
+	HASH_SEQ_STATUS status;
+	PollTrigger *entry;
+
+	last_trigger = NULL;
+	hash_seq_init(&status, triggers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		if (!entry->valid)
+		{
+			trigger_retire(entry);
+			hash_search(triggers, &entry->tgoid, HASH_REMOVE, NULL);
+		}
+}
+
+static PollTrigger *
+trigger_enter(Oid tgoid)
+{
+	PollTrigger *entry;
+	HASHCTL		ctl;
+
+	if (triggers == NULL)
+	{
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(PollTrigger);
+		triggers = hash_create("poll_ext triggers", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	else if (hash_get_num_entries(triggers) % MAX_STALE_TRIGGERS == MAX_STALE_TRIGGERS - 1)
+		forget_stale_triggers();
+	entry = hash_search(triggers, &tgoid, HASH_ENTER, NULL);
+	entry->valid = false;
+	entry->channel = CHANNEL_UNKNOWN;
+	entry->key = NULL;
+	entry->context = NULL;
+	return entry;
 }
 
 static PollTrigger *
 trigger_find(Trigger *trigger, Relation rel)
 {
-	static PollTrigger *last = NULL;
-	PollTrigger *entry = last;
-	bool		found;
+	PollTrigger *entry = last_trigger;
 
 	if (entry == NULL || entry->tgoid != trigger->tgoid)
 	{
-		if (triggers == NULL)
-		{
-			HASHCTL		ctl;
-
-			ctl.keysize = sizeof(Oid);
-			ctl.entrysize = sizeof(PollTrigger);
-			triggers = hash_create("poll_ext triggers", 32, &ctl, HASH_ELEM | HASH_BLOBS);
-		}
-		entry = hash_search(triggers, &trigger->tgoid, HASH_ENTER, &found);
-		if (!found)
-		{
-			entry->valid = false;
-			entry->context = NULL;
-		}
-		last = entry;
+		entry = triggers ? hash_search(triggers, &trigger->tgoid, HASH_FIND, NULL) : NULL;
+		if (entry == NULL)
+			entry = trigger_enter(trigger->tgoid);
+		last_trigger = entry;
 	}
-	if (!entry->valid)
+	/* a key that is missing where there should be one: building it failed */
+	if (!entry->valid || (entry->channel != 0 && entry->key == NULL))
 		trigger_build(entry, trigger, rel);
 	return entry;
 }
@@ -510,7 +552,7 @@ keys_equal(const PollKey *key, TupleTableSlot *a, TupleTableSlot *b)
 static void
 log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
 {
-	resetStringInfo(&key_text);
+	reset_string(&key_text);
 	poll_key_append(&key_text, trigger->key, slot);
 	buffer_add(trigger->channel, op);
 }

@@ -56,17 +56,11 @@ typedef struct PollRelations
 	uint64		epoch_value;	/* without the timeline */
 } PollRelations;
 
-typedef struct FeedById
+typedef struct PollFeedName
 {
+	NameData	name;			/* hash key */
 	int64		id;
-	PollFeed	feed;
-} FeedById;
-
-typedef struct FeedByName
-{
-	NameData	name;
-	PollFeed	feed;
-} FeedByName;
+} PollFeedName;
 
 static PollRelations relations;
 
@@ -77,6 +71,7 @@ static HTAB *registry_by_name;
 static HTAB *registry_relids;	/* the tracked tables */
 
 static uint64 generation = 1;
+static uint64 invalidations = 0;	/* of any relation */
 
 PG_FUNCTION_INFO_V1(poll_ext_feed_changed);
 
@@ -121,6 +116,7 @@ get_relations(void)
 	if (!relations.valid)
 	{
 		PollRelations new;
+		uint64		before = invalidations;
 		Oid			nspid = get_namespace_oid(POLL_SCHEMA, true);
 
 		new.change = find_relation(nspid, "change");
@@ -128,7 +124,8 @@ get_relations(void)
 		new.feed = find_relation(nspid, "feed");
 		new.epoch = find_relation(nspid, "epoch");
 		new.epoch_value = read_epoch(new.epoch);
-		new.valid = true;
+		/* what has changed meanwhile is for the next use */
+		new.valid = (before == invalidations);
 		relations = new;
 	}
 	return &relations;
@@ -183,8 +180,8 @@ registry_enter(HTAB *by_id, HTAB *by_name, HTAB *relids, HeapTuple tuple, TupleD
 	feed.relid = DatumGetObjectId(heap_getattr(tuple, ANUM_FEED_RELATION, desc, &isnull));
 	feed.xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 
-	((FeedById *) hash_search(by_id, &feed.id, HASH_ENTER, NULL))->feed = feed;
-	((FeedByName *) hash_search(by_name, &feed.name, HASH_ENTER, NULL))->feed = feed;
+	*(PollFeed *) hash_search(by_id, &feed.id, HASH_ENTER, NULL) = feed;
+	((PollFeedName *) hash_search(by_name, &feed.name, HASH_ENTER, NULL))->id = feed.id;
 	hash_search(relids, &feed.relid, HASH_ENTER, NULL);
 }
 
@@ -203,10 +200,10 @@ registry_load(void)
 	context = AllocSetContextCreate(TopMemoryContext, "poll_ext feeds", ALLOCSET_SMALL_SIZES);
 	ctl.hcxt = context;
 	ctl.keysize = sizeof(int64);
-	ctl.entrysize = sizeof(FeedById);
+	ctl.entrysize = sizeof(PollFeed);
 	by_id = hash_create("poll_ext feeds by id", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.keysize = sizeof(NameData);
-	ctl.entrysize = sizeof(FeedByName);
+	ctl.entrysize = sizeof(PollFeedName);
 	by_name = hash_create("poll_ext feeds by name", 64, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(Oid);
@@ -243,29 +240,37 @@ registry_load(void)
 bool
 poll_catalog_find(const char *name, PollFeed *feed)
 {
-	FeedByName *entry;
+	PollFeedName *entry;
 
 	if (strlen(name) >= NAMEDATALEN)
 		return false;
 	if (registry_stale)
 		registry_load();
 	entry = hash_search(registry_by_name, name, HASH_FIND, NULL);
-	if (entry != NULL)
-		*feed = entry->feed;
-	return entry != NULL;
+	if (entry == NULL)
+		return false;
+	*feed = *(PollFeed *) hash_search(registry_by_id, &entry->id, HASH_FIND, NULL);
+	return true;
 }
 
 bool
 poll_catalog_find_id(int64 id, PollFeed *feed)
 {
-	FeedById   *entry;
+	PollFeed   *entry;
 
 	if (registry_stale)
 		registry_load();
 	entry = hash_search(registry_by_id, &id, HASH_FIND, NULL);
 	if (entry != NULL)
-		*feed = entry->feed;
+		*feed = *entry;
 	return entry != NULL;
+}
+
+char *
+poll_catalog_table_name(Relation rel)
+{
+	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+									  RelationGetRelationName(rel));
 }
 
 /* Statement trigger on poll.feed: all backends read the registry again. */
@@ -286,6 +291,7 @@ poll_ext_feed_changed(PG_FUNCTION_ARGS)
 bool
 poll_catalog_invalidate(Oid relid)
 {
+	invalidations++;
 	if (!OidIsValid(relid) || !relations.valid ||
 		relid == relations.feed || relid == relations.epoch ||
 		relid == relations.change || relid == relations.change_index)
@@ -295,21 +301,13 @@ poll_catalog_invalidate(Oid relid)
 		generation++;
 		return true;
 	}
-	if (registry_stale || hash_search(registry_relids, &relid, HASH_FIND, NULL) != NULL)
+	if (registry_stale || registry_relids == NULL || hash_search(registry_relids, &relid, HASH_FIND, NULL) != NULL)
 		generation++;
 	return false;
 }
 
-static void
-privileges_changed(Datum arg, int cacheid, uint32 hashvalue)
+void
+poll_catalog_privileges_changed(void)
 {
 	generation++;
-}
-
-void
-poll_catalog_install(void)
-{
-	CacheRegisterSyscacheCallback(AUTHOID, privileges_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, privileges_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, privileges_changed, (Datum) 0);
 }

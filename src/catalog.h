@@ -6,12 +6,13 @@
 #define POLL_CATALOG_H
 
 #include "access/transam.h"
+#include "utils/relcache.h"
 
 #define POLL_SCHEMA		"poll"
 
 typedef struct PollFeed
 {
-	int64		id;				/* never reused; names the feed's channel */
+	int64		id;				/* hash key; never reused; the feed's channel */
 	NameData	name;
 	Oid			relid;			/* the table; it may have been dropped */
 	TransactionId xmin;			/* the transaction that tracked it */
@@ -38,10 +39,13 @@ extern uint64 poll_catalog_generation(void);
 /* Identifies the log that a cursor belongs to. */
 extern uint64 poll_catalog_epoch(void);
 
-/* Called by _PG_init(). */
-extern void poll_catalog_install(void);
+/* schema.table, quoted; palloc'd. */
+extern char *poll_catalog_table_name(Relation rel);
 
 /* Called by the relcache callback; true if the registry itself is stale. */
 extern bool poll_catalog_invalidate(Oid relid);
+
+/* Called by the callbacks of the caches that privileges depend on. */
+extern void poll_catalog_privileges_changed(void);
 
 #endif							/* POLL_CATALOG_H */

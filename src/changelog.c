@@ -8,30 +8,33 @@
  * A row of the log is a chunk: up to POLL_CHUNK_ENTRIES changes that one
  * transaction made in one channel, in some 2 kB.  Entry i of a chunk has
  * version "version + i" and consists of varint(key length * 4 + op) and the
- * key (see key.c).  Chunks are inserted straight into the heap and the index,
+ * key (see key.c).  Chunks are inserted straight into the heap and whatever
+ * indexes it has at the moment (there are two during REINDEX CONCURRENTLY),
  * without SPI; a chunk of a single huge key may be toasted, others never are.
  *
  * Reading goes through the index in (xid, version) order.  Chunks of
  * transactions that are open in the snapshot are told by the xid in the index
  * tuple and skipped without a look at the heap; after a few in a row the scan
  * seeks to the next xid, so that a bulk load in progress costs a poll one more
- * index descent, not a walk over its chunks.
+ * index descent, not a walk over its chunks.  Under SERIALIZABLE nothing is
+ * skipped: there it is the look at the heap that finds conflicts.
  *
  * Locking: writers hold ROW EXCLUSIVE and readers ACCESS SHARE on the log
  * until their transactions end.
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/indexing.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
 #include "catalog.h"
@@ -67,11 +70,21 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 {
 	FullTransactionId xid = GetTopFullTransactionId();
 	Relation	rel = table_open(poll_catalog_change(), RowExclusiveLock);
-	Relation	index = index_open(poll_catalog_change_index(), RowExclusiveLock);
 	Datum		values[NATTS_CHANGE];
 	bool		isnull[NATTS_CHANGE] = {0};
 	bytea	   *data = palloc(VARHDRSZ + len);
 	HeapTuple	tuple;
+	bool		pushed = false;
+
+	/*
+	 * toasting a huge key needs one, and at the end of a transaction there is
+	 * none
+	 */
+	if (!HaveRegisteredOrActiveSnapshot())
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pushed = true;
+	}
 
 	/* first: whoever sees the chunk must see this (shmem.c) */
 	poll_flushed_raise(channel, U64FromFullTransactionId(xid));
@@ -85,13 +98,12 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	values[ANUM_CHANGE_ENTRIES - 1] = PointerGetDatum(data);
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	/* the index has the log's first columns; nbtree needs no IndexInfo */
-	index_insert(index, values, isnull, &tuple->t_self, rel, UNIQUE_CHECK_NO, false, NULL);
+	CatalogTupleInsert(rel, tuple);
 
 	heap_freetuple(tuple);
 	pfree(data);
-	index_close(index, NoLock);
+	if (pushed)
+		PopActiveSnapshot();
 	table_close(rel, NoLock);
 }
 
@@ -201,7 +213,7 @@ next_finished(PollLogScan *scan, ScanDirection direction)
 		uint64		xid = U64FromFullTransactionId(DatumGetFullTransactionId(value));
 
 		CHECK_FOR_INTERRUPTS();
-		if (poll_view_finished(scan->log->view, xid))
+		if (IsolationIsSerializable() || poll_view_finished(scan->log->view, xid))
 			return xid;
 		if (++scan->skipped < SKIP_BEFORE_SEEK)
 			continue;

@@ -2,15 +2,16 @@
  * changes.c
  *		From a cursor to a page of changes.
  *
- * A poll reads the log in ranges: each transaction that was open when the
- * cursor was made and is finished now, one by one, and then everything from
- * the cursor's X up.  Within a range the entries of all feeds are merged in
+ * A poll reads the log in ranges: the rest of a transaction that the last page
+ * was cut in, each transaction that was open when the cursor was made and is
+ * finished now, and then everything from the cursor's X up.  Within a range the entries of all feeds are merged in
  * (xid, version) order, so that one cursor can stand for all of them.
  *
  * A page holds each key once, at its last change within the page; meeting a
  * key again only moves it to the end.  The page ends when one more key would
  * not fit, or when poll_ext.max_scan entries were read; in both cases exactly
- * behind the last entry that was taken.
+ * behind the last entry that was taken (or, if one has only searched so far, in
+ * front of the transaction that would be searched next).
  */
 #include "postgres.h"
 
@@ -122,7 +123,8 @@ take(PollScan *scan, const PollLogScan *at)
 	uint32		hash;
 	bool		found;
 
-	if (scan->nscanned >= poll_max_scan)
+	/* the bound must not keep a poll from moving on at all */
+	if (scan->nscanned >= poll_max_scan && scan->last.xid != 0)
 		return false;
 	probe.feed = at->feed;
 	probe.key = at->key;
@@ -189,17 +191,30 @@ scan_of_feed(PollScan *scan, int feed)
 	return scan->scans[feed];
 }
 
-/* One transaction, after a version. */
+/*
+ * One transaction, after a version.  A seek counts like an entry: a cursor may
+ * list many transactions and a request many feeds.
+ */
 static void
 read_transaction(PollScan *scan, uint64 xid, int64 version)
 {
+	if (scan->nscanned >= poll_max_scan)
+	{
+		/* stop in front of it */
+		scan->full = true;
+		scan->last.xid = xid;
+		scan->last.version = version;
+		return;
+	}
 	for (int i = 0; i < scan->set->n; i++)
 	{
 		PollLogScan *at;
 
+		CHECK_FOR_INTERRUPTS();
 		if (poll_flushed_read(scan->set->members[i].feed.id) < xid)
 			continue;
 		at = scan_of_feed(scan, i);
+		scan->nscanned++;
 		poll_log_scan_seek_after(at, xid, version);
 		if (next_unseen(scan, at))
 			binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
@@ -234,17 +249,14 @@ read_log(PollScan *scan)
 	uint64		limit = poll_cursor_limit(cursor, view);
 	uint64		from = cursor->x;
 
-	for (int i = 0; i < cursor->np && !scan->full; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (poll_view_finished(view, cursor->p[i]))
-			read_transaction(scan, cursor->p[i], cursor->p[i] == cursor->q ? cursor->v : 0);
-	}
-	if (!scan->full && cursor->q != 0 && cursor->q == from && from < limit)
-	{
+	/* in the order that cursor.c gives */
+	if (cursor->q != 0)
 		read_transaction(scan, cursor->q, cursor->v);
+	if (cursor->q == from)
 		from++;
-	}
+	for (int i = 0; i < cursor->np && !scan->full; i++)
+		if (cursor->p[i] != cursor->q && poll_view_finished(view, cursor->p[i]))
+			read_transaction(scan, cursor->p[i], 0);
 	if (!scan->full)
 		read_range(scan, from, limit);
 

@@ -11,16 +11,25 @@
  *		seen(xid, version) = (xid < X and xid not in P and xid <> Q)
  *						  or (xid = Q and version <= V)
  *
- * A poll under snapshot S reads each xid in P and then everything from X up,
- * in (xid, version) order, and takes what is visible in S and not seen.  Then
- * the next cursor is:
+ * A poll under snapshot S reads, in this order, and takes what is visible in S
+ * and not seen:
  *
- *		complete	X' = max(X, last xid + 1, Q + 1 if Q >= X), no Q
- *		cut			X' = last xid (X if that one was in P)
- *					Q, V = the last entry's xid and version
- *		always		P' = {p in P: p not finished in S}
+ *		1. the rest of Q
+ *		2. each other xid in P that is finished in S
+ *		3. everything from X (if Q = X: from X + 1) up
+ *
+ * each in (xid, version) order.  Then the next cursor is:
+ *
+ *		complete	X' = max(X, last xid + 1, Q + 1 if Q = X), no Q
+ *		cut in 1	X' = X
+ *		cut in 2	X' = X (if Q = X: X + 1)
+ *		cut in 3	X' = last xid
+ *		cut			Q, V = the last entry's xid and version
+ *		always		P' = {p in P: p not finished in S, or not read to its end}
  *						 + {xids open in S: X <= xid < X'}
- *						 + when cut inside P, the part of P not yet read
+ *
+ * The rest of Q comes first since a cursor has room for one position: a cut
+ * in another transaction would forget it, and deliver the beginning of Q again.
  *
  * It never waits for a transaction: one that commits late is in P.  It
  * delivers nothing twice: below X, P is trusted, and the snapshot only from X
@@ -164,7 +173,8 @@ poll_cursor_advance(PollCursor *next, const PollCursor *cursor,
 					PollStop stop, XLogRecPtr lsn)
 {
 	bool		cut = (stop == POLL_STOP_CUT);
-	bool		in_p = poll_cursor_lists(cursor, last.xid);
+	bool		in_rest = cut && cursor->q != 0 && last.xid == cursor->q;
+	bool		in_p = cut && poll_cursor_lists(cursor, last.xid);
 	int			first = xid_lower_bound(view->open, view->nopen, cursor->x);
 
 	*next = *cursor;
@@ -174,17 +184,21 @@ poll_cursor_advance(PollCursor *next, const PollCursor *cursor,
 	next->q = cut ? last.xid : 0;
 	next->v = cut ? last.version : 0;
 
-	if (last.xid != 0 && !in_p && last.xid >= cursor->x)
+	if (cursor->q == cursor->x && !in_rest)
+		next->x = cursor->x + 1;
+	if (last.xid >= next->x)
 		next->x = cut ? last.xid : last.xid + 1;
-	if (!cut && cursor->q >= next->x)
-		next->x = cursor->q + 1;
 
 	next->np = 0;
 	next->p = palloc(sizeof(uint64) * Max(1, cursor->np + view->nopen));
 	for (int i = 0; i < cursor->np; i++)
-		if (!poll_view_finished(view, cursor->p[i]) ||
-			(cut && in_p && cursor->p[i] >= last.xid))
-			next->p[next->np++] = cursor->p[i];
+	{
+		uint64		p = cursor->p[i];
+		bool		unread = in_rest || (in_p && p >= last.xid && p != cursor->q);
+
+		if (unread || !poll_view_finished(view, p))
+			next->p[next->np++] = p;
+	}
 	for (int i = first; i < view->nopen && view->open[i] < next->x; i++)
 		next->p[next->np++] = view->open[i];
 	Assert(next->np <= POLL_CURSOR_MAX_OPEN);

@@ -152,17 +152,14 @@ resolve(ArrayType *array)
 
 /* Errors if the snapshot does not show that the feeds were tracked. */
 static void
-check_shown(PollFeedSet *set, Snapshot snapshot)
+check_shown(const PollFeedSet *set, Snapshot snapshot)
 {
-	bool		settled = true;
-
 	for (int i = 0; i < set->n; i++)
 	{
 		TransactionId xmin = set->members[i].feed.xmin;
 
-		if (!TransactionIdIsNormal(xmin) || TransactionIdPrecedes(xmin, TransactionXmin))
+		if (!TransactionIdIsNormal(xmin) || TransactionIdPrecedes(xmin, snapshot->xmin))
 			continue;
-		settled = false;
 		if (TransactionIdIsCurrentTransactionId(xmin))
 			ereport(ERROR,
 					(errcode(ERRCODE_POLL_NOT_FOUND),
@@ -176,7 +173,6 @@ check_shown(PollFeedSet *set, Snapshot snapshot)
 					 errdetail("Feed \"%s\".", NameStr(set->members[i].feed.name)),
 					 errhint("Poll in a new transaction.")));
 	}
-	set->settled = settled;
 }
 
 static CachedSetTag
@@ -215,6 +211,7 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 	if (cached == NULL)
 	{
 		PollFeedSet *set = resolve(names);
+		MemoryContext old;
 
 		/* looking things up may itself have brought news */
 		if (sets == NULL || sets_generation != poll_catalog_generation() ||
@@ -222,14 +219,12 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 			forget_sets();
 		cached = hash_search(sets, &tag, HASH_ENTER, NULL);
 		cached->names = NULL;
-		cached->set = MemoryContextAlloc(set_context, offsetof(PollFeedSet, members) +
-										 set->n * sizeof(PollMember));
-		memcpy(cached->set, set, offsetof(PollFeedSet, members) + set->n * sizeof(PollMember));
-		cached->names = MemoryContextAlloc(set_context, VARSIZE(names));
-		memcpy(cached->names, names, VARSIZE(names));
+		old = MemoryContextSwitchTo(set_context);
+		cached->set = poll_feedset_copy(set);
+		cached->names = memcpy(palloc(VARSIZE(names)), names, VARSIZE(names));
+		MemoryContextSwitchTo(old);
 	}
-	if (!cached->set->settled)
-		check_shown(cached->set, snapshot);
+	check_shown(cached->set, snapshot);
 	return cached->set;
 }
 

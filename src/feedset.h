@@ -30,7 +30,6 @@ typedef struct PollFeedSet
 {
 	uint32		names_hash;		/* for cursors */
 	uint32		ids_hash;
-	bool		settled;		/* do all snapshots of this backend show all? */
 	int			n;
 	PollMember	members[FLEXIBLE_ARRAY_MEMBER]; /* by name, no name twice */
 } PollFeedSet;

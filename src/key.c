@@ -21,7 +21,7 @@
 #include "access/xact.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -174,25 +174,28 @@ key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
 	Oid			opfamily = index->rd_opfamily[i];
 	Oid			opcintype = index->rd_opcintype[i];
-	Oid			less;
-	Oid			greater;
+	Oid			operators[BTMaxStrategyNumber + 1];
 	Oid			function;
 	bool		varlena;
 
 	column->attnum = attnum;
 	column->type = getBaseType(att->atttypid);
+	column->is_domain = column->type != att->atttypid;
 	get_typlenbyvalalign(column->type, &column->typlen, &column->typbyval, &column->typalign);
 	if (index->rd_indcollation[i] != att->attcollation)
 		column->collation = index->rd_indcollation[i];
 
-	column->eq_operator = get_opfamily_member(opfamily, opcintype, opcintype, BTEqualStrategyNumber);
-	less = get_opfamily_member(opfamily, opcintype, opcintype, BTLessStrategyNumber);
-	greater = get_opfamily_member(opfamily, opcintype, opcintype, BTGreaterStrategyNumber);
-	if (!OidIsValid(column->eq_operator) || !OidIsValid(less) || !OidIsValid(greater))
-		elog(ERROR, "missing operator in operator family %u", opfamily);
+	for (int strategy = 1; strategy <= BTMaxStrategyNumber; strategy++)
+	{
+		operators[strategy] = get_opfamily_member(opfamily, opcintype, opcintype, strategy);
+		if (!OidIsValid(operators[strategy]))
+			elog(ERROR, "missing operator %d in operator family %u", strategy, opfamily);
+	}
 	column->descending = (index->rd_indoption[i] & INDOPTION_DESC) != 0;
-	column->sort_operator = column->descending ? greater : less;
-	column->after_operator = column->descending ? less : greater;
+	column->eq_operator = operators[BTEqualStrategyNumber];
+	column->sort_operator = operators[column->descending ? BTGreaterStrategyNumber : BTLessStrategyNumber];
+	column->after_operator = operators[column->descending ? BTLessStrategyNumber : BTGreaterStrategyNumber];
+	column->from_operator = operators[column->descending ? BTLessEqualStrategyNumber : BTGreaterEqualStrategyNumber];
 	column->settings = type_settings(column->type);
 	column->checked_input = !type_is_integer(column->type) && !type_is_text(column->type);
 
@@ -203,12 +206,21 @@ key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
 }
 
 PollKey *
-poll_key_build(Relation rel, Oid indexid)
+poll_key_build(Relation rel)
 {
-	Relation	index = index_open(indexid, AccessShareLock);
-	int			n = IndexRelationGetNumberOfKeyAttributes(index);
-	PollKey    *key = palloc0(offsetof(PollKey, columns) + n * sizeof(PollKeyColumn));
+	Oid			indexid = poll_key_index(rel);
+	Relation	index;
+	PollKey    *key;
+	int			n;
 
+	if (!OidIsValid(indexid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
+				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
+	index = index_open(indexid, AccessShareLock);
+	n = IndexRelationGetNumberOfKeyAttributes(index);
+	key = palloc0(offsetof(PollKey, columns) + n * sizeof(PollKeyColumn));
 	key->ncolumns = n;
 	for (int i = 0; i < n; i++)
 		key_column_build(&key->columns[i], rel, index, i);
@@ -284,7 +296,9 @@ poll_key_split(const char *data, int len, char **texts, int max)
 	{
 		uint64		size;
 
-		if (n == max || !poll_varint_get(&data, end, &size) || size > (uint64) (end - data))
+		/* it may come from a client, within a cursor */
+		if (n == max || !poll_varint_get(&data, end, &size) || size > (uint64) (end - data) ||
+			!pg_verifymbstr(data, (int) size, true))
 			return -1;
 		texts[n++] = pnstrdup(data, size);
 		data += size;
@@ -363,18 +377,25 @@ parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, in
 	}
 	PG_CATCH();
 	{
-		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+		ErrorData  *error;
+		int			category;
 
-		/* data exceptions, and names that mean nothing (regclass and kin) */
-		if (category != ERRCODE_DATA_EXCEPTION &&
-			category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
-			category != ERRCODE_INVALID_SCHEMA_NAME)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
+
+		/* values that are none, or too much of one, or names without meaning */
+		category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+		if (category != ERRCODE_DATA_EXCEPTION &&
+			category != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+			category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
+			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+			category != ERRCODE_FEATURE_NOT_SUPPORTED)
+			ReThrowError(error);
+		FreeErrorData(error);
 		ok = false;
 	}
 	PG_END_TRY();

@@ -15,6 +15,7 @@ typedef struct PollKeyColumn
 {
 	AttrNumber	attnum;			/* in the table */
 	Oid			type;			/* below any domain */
+	bool		is_domain;
 	int16		typlen;
 	bool		typbyval;
 	char		typalign;
@@ -22,6 +23,7 @@ typedef struct PollKeyColumn
 	Oid			eq_operator;	/* of the index */
 	Oid			sort_operator;	/* its order: < or, if descending, > */
 	Oid			after_operator; /* > or, if descending, < */
+	Oid			from_operator;	/* >= or, if descending, <= */
 	bool		descending;
 	int			settings;		/* those that its text form depends on */
 	bool		checked_input;	/* can its input function fail? */
@@ -42,8 +44,8 @@ typedef struct PollKey
  */
 extern Oid	poll_key_index(Relation rel);
 
-/* The key of the table by that index, in the current memory context. */
-extern PollKey *poll_key_build(Relation rel, Oid indexid);
+/* The table's key, in the current memory context; errors if it has none. */
+extern PollKey *poll_key_build(Relation rel);
 
 /* Appends the key of the table's row in the slot, as the log stores it. */
 extern void poll_key_append(StringInfo buf, PollKey *key, TupleTableSlot *slot);

@@ -181,7 +181,7 @@ read_page(PollRequest *request, int max_rows, PollContent content, PollPage *pag
 	if (page->nchanges == 0)
 		poll_page_group(page, set->n);
 	if (page->nchanges > 0 || request->start != POLL_START_CURSOR)
-		poll_snapshot_flush();
+		poll_snapshot_flush(snapshot);
 }
 
 /* ---- poll.poll(): the envelope ---- */
@@ -438,9 +438,17 @@ poll_ext_current_cursor(PG_FUNCTION_ARGS)
 	request_init(&request, array_arg(fcinfo, 0), NULL);
 	work_begin(&request);
 	poll_position_now(&cursor, request.set, request.snapshot, &request.view);
+	poll_snapshot_flush(request.snapshot);
 	work_end(&request);
-	poll_snapshot_flush();
 	PG_RETURN_TEXT_P(poll_cursor_encode(&cursor));
+}
+
+static void
+invalid_cursor(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_POLL_BAD_REQUEST),
+			 errmsg("invalid cursor")));
 }
 
 /*
@@ -461,9 +469,7 @@ poll_ext_cursor_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (!poll_cursor_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), &cursor))
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("invalid cursor")));
+		invalid_cursor();
 
 	values[0] = CStringGetTextDatum(cursor.sync ? "full sync" : cursor.cut ? "cut" : "complete");
 	values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.x));
@@ -481,14 +487,14 @@ poll_ext_cursor_info(PG_FUNCTION_ARGS)
 	if (cursor.keylen > 0)
 	{
 		char	   *parts[INDEX_MAX_KEYS];
-		int			n = poll_key_split(cursor.key, cursor.keylen, parts, INDEX_MAX_KEYS);
 		Datum		texts[INDEX_MAX_KEYS];
+		int			n = poll_key_split(cursor.key, cursor.keylen, parts, INDEX_MAX_KEYS);
 
-		isnull[6] = n < 0;
+		if (n < 0)
+			invalid_cursor();
 		for (int i = 0; i < n; i++)
 			texts[i] = CStringGetTextDatum(parts[i]);
-		if (n >= 0)
-			values[6] = PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT));
+		values[6] = PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT));
 	}
 	values[7] = BoolGetDatum(cursor.epoch == poll_catalog_epoch());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull)));

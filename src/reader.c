@@ -4,14 +4,8 @@
  *
  * The log knows which keys changed; the rows come from the table, under the
  * caller's snapshot and as the caller, so that privileges and row-level
- * security apply.  There are two queries per feed and user, prepared once:
- * the rows of a list of keys (arrays of keys in, one index lookup each), and
- * the rows after a key in key order.  Rows are written as JSON while the
- * executor produces them and never stored.
- *
- * The plans are generic and must stay right while the table grows from
- * nothing to millions of rows, so they are made with sequential scans and
- * sorts disabled.
+ * security apply.  The queries (plan.c) are prepared once per feed and user.
+ * Rows are written as JSON while the executor produces them and never stored.
  *
  * A live row answers for a logged key only if its key has the same text.  If
  * the table's equality is wider (numeric 1.0 and 1.00, case-insensitive
@@ -23,14 +17,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
-#include "catalog/pg_operator.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "jit/jit.h"
 #include "miscadmin.h"
-#include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -40,13 +33,14 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
-#include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "error.h"
 #include "json.h"
 #include "key.h"
+#include "plan.h"
 #include "reader.h"
 
 /* the readers are forgotten when there are more */
@@ -61,15 +55,12 @@ typedef struct PollReaderTag
 struct PollReader
 {
 	MemoryContext context;		/* this struct, and all below */
-	Oid			relid;
-	char	   *name;			/* quoted and qualified */
-	bool		rls;
-	PollKey    *key;
+	PollSource	source;
+	bool		rls;			/* does row-level security apply? */
 	PollJsonWriter *key_writers;
 	int		   *key_columns;	/* their places in the query's result */
 	int			ncolumns;
 	PollJsonWriter *writers;
-	char	   *columns;		/* the select list */
 	SPIPlanPtr	lookup;
 	SPIPlanPtr	first;			/* scan from the first row */
 	SPIPlanPtr	after;			/* scan after a key */
@@ -145,8 +136,8 @@ reader_columns(PollReader *reader, Relation rel)
 
 	initStringInfo(&list);
 	reader->writers = palloc0(sizeof(PollJsonWriter) * desc->natts);
-	reader->key_columns = palloc0(sizeof(int) * reader->key->ncolumns);
-	reader->key_writers = palloc0(sizeof(PollJsonWriter) * reader->key->ncolumns);
+	reader->key_columns = palloc0(sizeof(int) * reader->source.key->ncolumns);
+	reader->key_writers = palloc0(sizeof(PollJsonWriter) * reader->source.key->ncolumns);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -156,15 +147,15 @@ reader_columns(PollReader *reader, Relation rel)
 		appendStringInfo(&list, "t.%s, ", quote_identifier(NameStr(att->attname)));
 		poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname),
 							  att->atttypid);
-		for (int k = 0; k < reader->key->ncolumns; k++)
-			if (reader->key->columns[k].attnum == att->attnum)
+		for (int k = 0; k < reader->source.key->ncolumns; k++)
+			if (reader->source.key->columns[k].attnum == att->attnum)
 			{
 				reader->key_columns[k] = reader->ncolumns;
 				reader->key_writers[k] = reader->writers[reader->ncolumns];
 			}
 		reader->ncolumns++;
 	}
-	reader->columns = list.data;
+	reader->source.columns = list.data;
 }
 
 static PollReader *
@@ -174,13 +165,6 @@ reader_build(Relation rel)
 	MemoryContext old;
 	PollReader *reader;
 	MemoryContextCallback *callback;
-	Oid			indexid = poll_key_index(rel);
-
-	if (!OidIsValid(indexid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
-				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
 
 	/* a child of the current context until complete: no leak on error */
 	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext reader",
@@ -192,14 +176,45 @@ reader_build(Relation rel)
 	callback->arg = reader;
 	MemoryContextRegisterResetCallback(context, callback);
 	reader->context = context;
-	reader->relid = RelationGetRelid(rel);
-	reader->name = pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													  RelationGetRelationName(rel)));
-	reader->key = poll_key_build(rel, indexid);
+	reader->source.relid = RelationGetRelid(rel);
+	reader->source.name = poll_catalog_table_name(rel);
+	reader->source.key = poll_key_build(rel);
 	reader_columns(reader, rel);
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, TopMemoryContext);
 	return reader;
+}
+
+/*
+ * The snapshot is older than our lock.  A table that was rewritten in between
+ * looks empty under it, and nothing would ever tell the client otherwise.
+ */
+static void
+check_as_of_snapshot(Relation rel)
+{
+	HeapTuple	tuple;
+	TransactionId xmin;
+
+	if (poll_compat_has_new_file(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this transaction has rewritten or truncated table \"%s\"",
+						RelationGetRelationName(rel)),
+				 errdetail("A poll does not show a transaction its own changes, and the table as it was before is gone."),
+				 errhint("Commit first.")));
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", RelationGetRelid(rel));
+	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	ReleaseSysCache(tuple);
+	if (TransactionIdIsNormal(xmin) && !TransactionIdIsCurrentTransactionId(xmin) &&
+		XidInMVCCSnapshot(xmin, GetActiveSnapshot()))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("table \"%s\" was altered after the snapshot of this poll was taken",
+						RelationGetRelationName(rel)),
+				 errhint("Poll again, in a new transaction.")));
 }
 
 PollReader *
@@ -217,13 +232,7 @@ poll_reader_open(const PollFeed *feed)
 				(errcode(ERRCODE_POLL_NOT_FOUND),
 				 errmsg("the table of a feed was dropped"),
 				 errdetail("Feed \"%s\".", NameStr(feed->name))));
-	if (poll_compat_has_new_file(rel))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this transaction has rewritten or truncated table \"%s\"",
-						RelationGetRelationName(rel)),
-				 errdetail("A poll does not show a transaction its own changes, and the table as it was before is gone."),
-				 errhint("Commit first.")));
+	check_as_of_snapshot(rel);
 
 	if (readers == NULL)
 	{
@@ -268,223 +277,6 @@ poll_reader_open(const PollFeed *feed)
 	relation_close(rel, NoLock);
 	cached->reader->rls = check_enable_rls(feed->relid, InvalidOid, true) == RLS_ENABLED;
 	return cached->reader;
-}
-
-/* ---- the queries ---- */
-
-/* OPERATOR(schema.name) */
-static void
-append_operator(StringInfo sql, Oid operator)
-{
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
-	Form_pg_operator form;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator %u", operator);
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	appendStringInfo(sql, " OPERATOR(%s.%s) ",
-					 quote_identifier(get_namespace_name(form->oprnamespace)),
-					 NameStr(form->oprname));
-	ReleaseSysCache(tuple);
-}
-
-/* t.column, with the index's collation if it has one of its own */
-static void
-append_column(StringInfo sql, const PollReader *reader, int k)
-{
-	const PollKeyColumn *column = &reader->key->columns[k];
-
-	appendStringInfo(sql, "t.%s",
-					 quote_identifier(get_attname(reader->relid, column->attnum, false)));
-	if (OidIsValid(column->collation))
-		appendStringInfo(sql, " COLLATE %s", generate_collation_name(column->collation));
-}
-
-/*
- * The element type of the array in which a key column is passed.  There are no
- * arrays of arrays, and unnest() takes composites apart: those go as text.
- */
-static Oid
-param_element(const PollKeyColumn *column)
-{
-	if (OidIsValid(get_element_type(column->type)) || type_is_rowtype(column->type))
-		return TEXTOID;
-	return column->type;
-}
-
-static SPIPlanPtr
-prepare(PollReader *reader, const char *sql, int nargs, Oid *argtypes)
-{
-	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_GENERIC_PLAN);
-
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	SPI_keepplan(plan);
-	return plan;
-}
-
-static SPIPlanPtr
-prepare_lookup(PollReader *reader)
-{
-	PollKey    *key = reader->key;
-	Oid			argtypes[INDEX_MAX_KEYS];
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %sk.n FROM ROWS FROM (", reader->columns);
-	for (int i = 0; i < key->ncolumns; i++)
-	{
-		argtypes[i] = get_array_type(param_element(&key->columns[i]));
-		appendStringInfo(&sql, "%spg_catalog.unnest($%d)", i > 0 ? ", " : "", i + 1);
-	}
-	appendStringInfoString(&sql, ") WITH ORDINALITY AS k(");
-	for (int i = 0; i < key->ncolumns; i++)
-		appendStringInfo(&sql, "k%d, ", i);
-	appendStringInfo(&sql, "n) JOIN ONLY %s AS t ON ", reader->name);
-	for (int i = 0; i < key->ncolumns; i++)
-	{
-		const PollKeyColumn *column = &key->columns[i];
-
-		appendStringInfoString(&sql, i > 0 ? " AND " : "");
-		append_column(&sql, reader, i);
-		append_operator(&sql, column->eq_operator);
-		if (param_element(column) == column->type)
-			appendStringInfo(&sql, "k.k%d", i);
-		else
-			appendStringInfo(&sql, "CAST(k.k%d AS %s)", i, format_type_be_qualified(column->type));
-	}
-	return prepare(reader, sql.data, key->ncolumns, argtypes);
-}
-
-/* Can the key be compared with one row comparison? */
-static bool
-one_direction(const PollKey *key)
-{
-	for (int i = 1; i < key->ncolumns; i++)
-		if (key->columns[i].descending != key->columns[0].descending ||
-			strcmp(get_opname(key->columns[i].after_operator),
-				   get_opname(key->columns[0].after_operator)) != 0)
-			return false;
-	return true;
-}
-
-/* the condition "after the key in $1.." */
-static void
-append_after(StringInfo sql, PollReader *reader)
-{
-	PollKey    *key = reader->key;
-
-	if (one_direction(key))
-	{
-		appendStringInfoString(sql, "ROW(");
-		for (int i = 0; i < key->ncolumns; i++)
-		{
-			appendStringInfoString(sql, i > 0 ? ", " : "");
-			append_column(sql, reader, i);
-		}
-		appendStringInfoString(sql, ")");
-		append_operator(sql, key->columns[0].after_operator);
-		appendStringInfoString(sql, "ROW(");
-		for (int i = 0; i < key->ncolumns; i++)
-			appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
-		appendStringInfoString(sql, ")");
-		return;
-	}
-
-	for (int i = 0; i < key->ncolumns; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? " OR (" : "(");
-		for (int j = 0; j <= i; j++)
-		{
-			appendStringInfoString(sql, j > 0 ? " AND " : "");
-			append_column(sql, reader, j);
-			append_operator(sql, j < i ? key->columns[j].eq_operator :
-							key->columns[j].after_operator);
-			appendStringInfo(sql, "$%d", j + 1);
-		}
-		appendStringInfoString(sql, ")");
-	}
-}
-
-/* The last argument is the limit. */
-static SPIPlanPtr
-prepare_scan(PollReader *reader, bool after)
-{
-	PollKey    *key = reader->key;
-	Oid			argtypes[INDEX_MAX_KEYS + 1];
-	int			nargs = after ? key->ncolumns : 0;
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s0 FROM ONLY %s AS t", reader->columns, reader->name);
-	if (after)
-	{
-		appendStringInfoString(&sql, " WHERE ");
-		append_after(&sql, reader);
-	}
-	appendStringInfoString(&sql, " ORDER BY ");
-	for (int i = 0; i < key->ncolumns; i++)
-	{
-		argtypes[i] = key->columns[i].type;
-		appendStringInfoString(&sql, i > 0 ? ", " : "");
-		append_column(&sql, reader, i);
-		appendStringInfoString(&sql, " USING");
-		append_operator(&sql, key->columns[i].sort_operator);
-	}
-	argtypes[nargs] = INT8OID;
-	appendStringInfo(&sql, "LIMIT $%d", nargs + 1);
-	return prepare(reader, sql.data, nargs + 1, argtypes);
-}
-
-/*
- * Runs one of the reader's plans under the active snapshot.  The planner
- * settings are set whenever a plan may be made, which is on any execution:
- * assigning them is cheaper than finding out.
- */
-static void
-execute(PollReader *reader, SPIPlanPtr plan, int nargs, Datum *values, const Oid *types,
-		DestReceiver *dest)
-{
-	bool	   *const settings[] = {
-		&jit_enabled, &enable_seqscan, &enable_bitmapscan, &enable_sort, &enable_mergejoin,
-		&enable_hashjoin
-	};
-
-	/* under row-level security the index may be out of reach: allow hashing */
-	int			nsettings = lengthof(settings) - (reader->rls ? 1 : 0);
-	bool		saved[lengthof(settings)];
-	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(nargs);
-	volatile int result = 0;
-
-	for (int i = 0; i < nargs; i++)
-	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = false;
-		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = types[i];
-	}
-	options.params = params;
-	options.read_only = true;
-	options.dest = dest;
-
-	for (int i = 0; i < nsettings; i++)
-	{
-		saved[i] = *settings[i];
-		*settings[i] = false;
-	}
-	PG_TRY();
-	{
-		result = SPI_execute_plan_extended(plan, &options);
-	}
-	PG_FINALLY();
-	{
-		for (int i = 0; i < nsettings; i++)
-			*settings[i] = saved[i];
-	}
-	PG_END_TRY();
-	if (result < 0)
-		elog(ERROR, "could not read %s: %s", reader->name, SPI_result_code_string(result));
 }
 
 /* ---- rows ---- */
@@ -541,7 +333,7 @@ write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
 	change->result = POLL_RESULT_UPSERT;
 	change->json_key = json->len;
 
-	write_object(json, reader->key_writers, reader->key_columns, reader->key->ncolumns,
+	write_object(json, reader->key_writers, reader->key_columns, reader->source.key->ncolumns,
 				 slot->tts_values, slot->tts_isnull);
 	change->json_key_len = json->len - change->json_key;
 	change->json_data = json->len;
@@ -555,7 +347,7 @@ write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
 static void
 row_key(PollReceiver *self, TupleTableSlot *slot)
 {
-	PollKey    *key = self->reader->key;
+	PollKey    *key = self->reader->source.key;
 
 	resetStringInfo(&self->key);
 	for (int k = 0; k < key->ncolumns; k++)
@@ -567,7 +359,7 @@ row_key(PollReceiver *self, TupleTableSlot *slot)
 static bool
 same_key(PollReceiver *self, const PollChange *change, const Datum *values, TupleTableSlot *slot)
 {
-	PollKey    *key = self->reader->key;
+	PollKey    *key = self->reader->source.key;
 	bool		same = true;
 
 	/* where the text takes changing settings, the same bits will do */
@@ -587,7 +379,7 @@ receive_lookup(PollReceiver *self, TupleTableSlot *slot)
 {
 	int			n = self->place[DatumGetInt64(slot->tts_values[self->reader->ncolumns]) - 1];
 
-	if (same_key(self, self->changes[n], &self->values[n * self->reader->key->ncolumns], slot))
+	if (same_key(self, self->changes[n], &self->values[n * self->reader->source.key->ncolumns], slot))
 		write_row(self, self->changes[n], slot);
 }
 
@@ -668,8 +460,8 @@ is_text_of(PollReader *reader, const PollChange *change, const Datum *values)
 	bool		same;
 
 	initStringInfo(&buf);
-	for (int k = 0; k < reader->key->ncolumns; k++)
-		poll_key_append_value(&buf, &reader->key->columns[k], values[k]);
+	for (int k = 0; k < reader->source.key->ncolumns; k++)
+		poll_key_append_value(&buf, &reader->source.key->columns[k], values[k]);
 	same = buf.len == change->keylen && memcmp(buf.data, change->key, buf.len) == 0;
 	pfree(buf.data);
 	return same;
@@ -683,7 +475,7 @@ static void
 write_key(PollReader *reader, PollChange *change, const Datum *values, bool valid,
 		  StringInfo json)
 {
-	PollKey    *key = reader->key;
+	PollKey    *key = reader->source.key;
 	char	   *parts[INDEX_MAX_KEYS];
 	int			n;
 
@@ -712,7 +504,7 @@ parse_keys(PollReader *reader, PollChange **changes, int n, bool **valid)
 {
 	const char **keys = palloc(sizeof(char *) * n);
 	int		   *lengths = palloc(sizeof(int) * n);
-	Datum	   *values = palloc0(sizeof(Datum) * n * reader->key->ncolumns);
+	Datum	   *values = palloc0(sizeof(Datum) * n * reader->source.key->ncolumns);
 
 	*valid = palloc(sizeof(bool) * n);
 	for (int i = 0; i < n; i++)
@@ -720,7 +512,7 @@ parse_keys(PollReader *reader, PollChange **changes, int n, bool **valid)
 		keys[i] = changes[i]->key;
 		lengths[i] = changes[i]->keylen;
 	}
-	poll_key_parse(reader->key, keys, lengths, n, values, *valid);
+	poll_key_parse(reader->source.key, keys, lengths, n, values, *valid);
 	return values;
 }
 
@@ -729,13 +521,13 @@ static void
 lookup_args(PollReader *reader, PollChange **changes, const Datum *values, const int *place, int m,
 			Datum *args, Oid *types)
 {
-	PollKey    *key = reader->key;
+	PollKey    *key = reader->source.key;
 	Datum	   *elements = palloc(sizeof(Datum) * m);
 
 	for (int k = 0; k < key->ncolumns; k++)
 	{
 		PollKeyColumn *column = &key->columns[k];
-		Oid			element = param_element(column);
+		Oid			element = poll_plan_element(column);
 
 		for (int i = 0; i < m; i++)
 		{
@@ -783,12 +575,13 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo j
 	{
 		lookup_args(reader, changes, receiver.values, receiver.place, m, args, types);
 		if (reader->lookup == NULL)
-			reader->lookup = prepare_lookup(reader);
-		execute(reader, reader->lookup, reader->key->ncolumns, args, types, &receiver.pub);
+			reader->lookup = poll_plan_lookup(&reader->source);
+		poll_plan_run(&reader->source, reader->lookup, reader->rls,
+					  reader->source.key->ncolumns, args, types, &receiver.pub);
 	}
 	for (int i = 0; i < n; i++)
 		if (changes[i]->result == POLL_RESULT_DELETE)
-			write_key(reader, changes[i], &receiver.values[i * reader->key->ncolumns],
+			write_key(reader, changes[i], &receiver.values[i * reader->source.key->ncolumns],
 					  valid[i], json);
 	SPI_finish();
 }
@@ -803,7 +596,7 @@ poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo jso
 		return false;
 	values = parse_keys(reader, changes, n, &valid);
 	for (int i = 0; i < n; i++)
-		write_key(reader, changes[i], &values[i * reader->key->ncolumns], valid[i], json);
+		write_key(reader, changes[i], &values[i * reader->source.key->ncolumns], valid[i], json);
 	return true;
 }
 
@@ -831,23 +624,24 @@ poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int 
 	{
 		bool		valid;
 
-		poll_key_parse(reader->key, &key, &keylen, 1, args, &valid);
+		poll_key_parse(reader->source.key, &key, &keylen, 1, args, &valid);
 		if (!valid)
 			ereport(ERROR,
 					(errcode(ERRCODE_POLL_EXPIRED),
 					 errmsg("the cursor has expired"),
 					 errdetail("The type of the key has changed during a full sync."),
 					 errhint("Poll without a cursor for a full sync.")));
-		for (; nargs < reader->key->ncolumns; nargs++)
-			types[nargs] = reader->key->columns[nargs].type;
+		for (; nargs < reader->source.key->ncolumns; nargs++)
+			types[nargs] = reader->source.key->columns[nargs].type;
 		if (reader->after == NULL)
-			reader->after = prepare_scan(reader, true);
+			reader->after = poll_plan_scan(&reader->source, true);
 	}
 	else if (reader->first == NULL)
-		reader->first = prepare_scan(reader, false);
+		reader->first = poll_plan_scan(&reader->source, false);
 	types[nargs] = INT8OID;
 	args[nargs++] = Int64GetDatum((int64) limit + 1);
-	execute(reader, keylen > 0 ? reader->after : reader->first, nargs, args, types, &receiver.pub);
+	poll_plan_run(&reader->source, keylen > 0 ? reader->after : reader->first, reader->rls,
+				  nargs, args, types, &receiver.pub);
 	SPI_finish();
 	return receiver.more;
 }

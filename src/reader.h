@@ -13,7 +13,7 @@ typedef struct PollReader PollReader;
 /*
  * The reader of that feed for the current user.  Locks the table until the
  * end of the transaction; errors if it is gone, has no key any more, or was
- * rewritten by this transaction.  The result stays valid until then, too.
+ * altered since the active snapshot.  The result stays valid until then, too.
  */
 extern PollReader *poll_reader_open(const PollFeed *feed);
 

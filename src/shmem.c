@@ -30,6 +30,7 @@
 #include <sys/time.h>
 
 #include "access/transam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -46,7 +47,8 @@ typedef struct PollShared
 {
 	pg_atomic_uint64 clock;		/* the last version taken */
 	pg_atomic_uint64 floor;		/* 0, or: flushed before the start < floor */
-	pg_atomic_uint64 async_commits; /* 0 or 1 */
+	pg_atomic_uint64 async;		/* see poll_async_read() */
+	pg_atomic_uint64 async_durable;
 	pg_atomic_uint64 flushed[FLUSHED_SLOTS];
 } PollShared;
 
@@ -78,7 +80,8 @@ shmem_startup(void)
 	{
 		pg_atomic_init_u64(&shared->clock, 0);
 		pg_atomic_init_u64(&shared->floor, 0);
-		pg_atomic_init_u64(&shared->async_commits, 0);
+		pg_atomic_init_u64(&shared->async, 0);
+		pg_atomic_init_u64(&shared->async_durable, 0);
 		for (int i = 0; i < FLUSHED_SLOTS; i++)
 			pg_atomic_init_u64(&shared->flushed[i], 0);
 	}
@@ -146,7 +149,8 @@ poll_flushed_read(int64 channel)
 {
 	uint64		xid;
 
-	if (shared == NULL || RecoveryInProgress())
+	/* under SERIALIZABLE, not looking would be reading without a trace */
+	if (shared == NULL || RecoveryInProgress() || IsolationIsSerializable())
 		return PG_UINT64_MAX;
 	if (pg_atomic_read_u64(&shared->floor) == 0)
 		atomic_raise(&shared->floor, U64FromFullTransactionId(ReadNextFullTransactionId()));
@@ -164,15 +168,28 @@ poll_flushed_raise(int64 channel, uint64 xid)
 		atomic_raise(flushed_slot(channel), xid);
 }
 
-bool
-poll_shmem_async_commits(void)
+uint64
+poll_async_read(void)
 {
-	return shared == NULL || pg_atomic_read_u64(&shared->async_commits) != 0;
+	return shared != NULL ? pg_atomic_read_u64(&shared->async) : PG_UINT64_MAX;
 }
 
 void
-poll_shmem_set_async_commits(void)
+poll_async_raise(uint64 xid)
 {
 	if (shared != NULL)
-		atomic_raise(&shared->async_commits, 1);
+		atomic_raise(&shared->async, xid);
+}
+
+uint64
+poll_async_durable_read(void)
+{
+	return shared != NULL ? pg_atomic_read_u64(&shared->async_durable) : 0;
+}
+
+void
+poll_async_durable_raise(uint64 xid)
+{
+	if (shared != NULL)
+		atomic_raise(&shared->async_durable, xid);
 }

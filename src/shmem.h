@@ -21,8 +21,14 @@ extern int64 poll_clock_take(int64 count);
 extern uint64 poll_flushed_read(int64 channel);
 extern void poll_flushed_raise(int64 channel, uint64 xid);
 
-/* Has a transaction that wrote to the log committed asynchronously? */
-extern bool poll_shmem_async_commits(void);
-extern void poll_shmem_set_async_commits(void);
+/*
+ * Transactions that wrote to the log and commit asynchronously: the highest
+ * that did (raise must come before the commit), and the highest up to which
+ * all are known to be durable.  PG_UINT64_MAX and 0 when nothing is known.
+ */
+extern uint64 poll_async_read(void);
+extern void poll_async_raise(uint64 xid);
+extern uint64 poll_async_durable_read(void);
+extern void poll_async_durable_raise(uint64 xid);
 
 #endif							/* POLL_SHMEM_H */

@@ -128,21 +128,34 @@ poll_snapshot_behind(Snapshot snapshot, const PollView *view, const PollCursor *
 	return true;
 }
 
+/*
+ * The WAL is flushed to its end, since a row can hold more than the changes
+ * that a page reports.  Once all asynchronous writers are finished in the
+ * snapshot, that flush has made them durable, and later polls need none.
+ */
 void
-poll_snapshot_flush(void)
+poll_snapshot_flush(Snapshot snapshot)
 {
-	if (!RecoveryInProgress() && poll_shmem_async_commits())
-		XLogFlush(insert_end());
+	uint64		async;
+
+	if (RecoveryInProgress())
+		return;
+	async = poll_async_read();
+	if (async <= poll_async_durable_read())
+		return;
+	XLogFlush(insert_end());
+	if (async < widen(snapshot->xmin, ReadNextFullTransactionId()))
+		poll_async_durable_raise(async);
 }
 
 /*
  * The start of the transaction.  It is always before the snapshot; the start
  * of the statement is not: in the extended protocol the snapshot is taken at
- * Bind and statement_timestamp() moves at Execute.  On a standby: the last
- * commit that was replayed.
+ * Bind and statement_timestamp() moves at Execute.  A standby's clock runs
+ * ahead of what it shows, so there no time is known.
  */
 TimestampTz
 poll_snapshot_time(void)
 {
-	return RecoveryInProgress() ? GetLatestXTime() : GetCurrentTransactionStartTimestamp();
+	return RecoveryInProgress() ? 0 : GetCurrentTransactionStartTimestamp();
 }

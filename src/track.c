@@ -98,15 +98,49 @@ check_kind(Relation rel)
 				 errhint("ALTER TABLE ... SET LOGGED first.")));
 }
 
+/* Types whose text depends on the search path and on the names of others. */
+static bool
+is_alias_type(Oid type)
+{
+	switch (type)
+	{
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGTYPEOID:
+		case REGCOLLATIONOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
 static void
 check_key(Relation rel)
 {
+	PollKey    *key;
+
 	if (!OidIsValid(poll_key_index(rel)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no key", RelationGetRelationName(rel)),
 				 errdetail("A change is identified by the primary key or the replica identity index of its table."),
 				 errhint("Add a primary key (not deferrable), or use ALTER TABLE ... REPLICA IDENTITY USING INDEX.")));
+	key = poll_key_build(rel);
+	for (int i = 0; i < key->ncolumns; i++)
+		if (is_alias_type(key->columns[i].type))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot track table \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("A column of its key is of type %s, whose values are shown as names that can change.",
+							   format_type_be(key->columns[i].type)),
+					 errhint("Use a column of type oid or text.")));
 }
 
 /* Runs a command; the first column of the first row it returns, or 0. */
@@ -147,11 +181,20 @@ run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *
 	return result;
 }
 
-static char *
-qualified_name(Relation rel)
+/* Under an old snapshot, a row that was just written is not there to delete. */
+static void
+forget_feed(int64 id)
 {
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(id)};
+
+	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
+				 1, types, values, NULL);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the feed was tracked after the snapshot of this transaction was taken"),
+				 errhint("Try again in a new transaction.")));
 }
 
 /* The name must be free, but for a feed whose table is gone. */
@@ -159,8 +202,6 @@ static void
 check_free(const char *name)
 {
 	PollFeed	feed;
-	Datum		values[1];
-	Oid			types[1] = {INT8OID};
 
 	if (!poll_catalog_find(name, &feed))
 		return;
@@ -170,9 +211,7 @@ check_free(const char *name)
 				 errmsg("feed \"%s\" already exists", name),
 				 errdetail("It tracks table \"%s\".", get_rel_name(feed.relid)),
 				 errhint("Pass another name as the argument feed, or use poll.untrack().")));
-	values[0] = Int64GetDatum(feed.id);
-	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
-				 1, types, values, NULL);
+	forget_feed(feed.id);
 }
 
 static void
@@ -228,7 +267,7 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(name);
 	values[1] = ObjectIdGetDatum(RelationGetRelid(rel));
 	values[2] = BoolGetDatum(always);
-	table = qualified_name(rel);
+	table = poll_catalog_table_name(rel);
 	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
 	id = DatumGetInt64(run_as_owner("INSERT INTO poll.feed (name, relation, always)"
 									" VALUES ($1, $2, $3) RETURNING id",
@@ -238,26 +277,32 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(name));
 }
 
+static void
+find_feed(const char *name, PollFeed *feed)
+{
+	if (!poll_catalog_find(name, feed))
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_NOT_FOUND),
+				 errmsg("unknown feed"),
+				 errdetail("There is no feed \"%s\".", name)));
+}
+
 /* poll.untrack(feed text) */
 Datum
 poll_ext_untrack(PG_FUNCTION_ARGS)
 {
 	PollFeed	feed;
+	PollFeed	again;
 	Relation	rel;
 	char	   *name;
-	Oid			types[1] = {INT8OID};
-	Datum		values[1];
+	char	   *table = NULL;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("feed must not be null")));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (!poll_catalog_find(name, &feed))
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_NOT_FOUND),
-				 errmsg("unknown feed"),
-				 errdetail("There is no feed \"%s\".", name)));
+	find_feed(name, &feed);
 
 	rel = try_relation_open(feed.relid, AccessShareLock);
 	if (rel != NULL)
@@ -266,25 +311,31 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 		relation_close(rel, AccessShareLock);
 		rel = try_relation_open(feed.relid, ShareRowExclusiveLock);
 	}
+	if (rel != NULL)
+	{
+		check_owner(rel);
+		table = poll_catalog_table_name(rel);
+		relation_close(rel, NoLock);
+	}
 	else if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to untrack a feed whose table was dropped")));
+
+	/* somebody may have been faster */
 	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);
+	find_feed(name, &again);
+	if (again.id != feed.id)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("feed \"%s\" was tracked anew meanwhile", name),
+				 errhint("Try again.")));
 
 	SPI_connect();
-	if (rel != NULL)
-	{
-		char	   *table = qualified_name(rel);
-
-		check_owner(rel);
-		relation_close(rel, NoLock);
+	if (table != NULL)
 		run(psprintf("DROP TRIGGER IF EXISTS poll_capture_" INT64_FORMAT " ON %s", feed.id, table),
 			0, NULL, NULL, NULL);
-	}
-	values[0] = Int64GetDatum(feed.id);
-	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
-				 1, types, values, NULL);
+	forget_feed(feed.id);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

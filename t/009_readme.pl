@@ -1,0 +1,41 @@
+# The README's tour runs as pasted, and shows what it promises.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+open(my $readme, '<', 'README.md') or die "README.md: $!";
+my $text = do { local $/; <$readme> };
+close($readme);
+my ($tour) = $text =~ /^## Five minutes\n(.*?)^## /ms;
+my @blocks = $tour =~ /^```sql\n(.*?)^```\n/msg;
+cmp_ok(scalar(@blocks), '>=', 5, 'the tour has its SQL blocks');
+
+my $node = PostgreSQL::Test::Cluster->new('readme');
+$node->init;
+$node->append_conf('postgresql.conf', <<'EOC');
+shared_preload_libraries = 'poll_ext'
+max_prepared_transactions = 5
+EOC
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION poll_ext');
+
+my ($status, $stdout, $stderr) =
+  $node->psql('postgres', join('', @blocks), extra_params => ['-At']);
+is($status, 0, 'psql runs it');
+is($stderr, '', 'without errors');
+
+like($stdout, qr/^\{"messages":\[\{"op":"upsert","key":\{"id":3\}.*how are you/m,
+	'the second page of the full sync');
+like($stdout, qr/^upsert\|\{"id":1\}.*Hello!/m, 'an update');
+like($stdout, qr/^delete\|\{"id":2\}\|/m, 'a delete');
+is(() = $stdout =~ /"bob","body":"fine"/g, 1, 'an insert, once');
+like($stdout, qr/^\d+\|\{\d+\}$/m, 'a cursor that lists the open transaction');
+like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n?\z/m,
+	'the late commit, that alone, and then nothing new');
+
+$node->stop;
+done_testing();
