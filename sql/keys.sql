@@ -155,6 +155,45 @@ SELECT op, key FROM poll.changes('k_case', :'c1');
 SELECT op, key FROM poll.changes('k_numeric', :'c2');
 SELECT k FROM sync('k_own_collation') k;
 
+-- columns whose operators have the same names in different schemas
+CREATE EXTENSION citext;
+CREATE TABLE k_citext (a int, b citext, PRIMARY KEY (a, b));
+INSERT INTO k_citext VALUES (1, 'a'), (1, 'B'), (1, 'c'), (2, 'A');
+SELECT poll.track('k_citext');
+SELECT string_agg(k->>'b', ' ') FROM sync('k_citext') k;
+
+-- domains over enums; composites whose domains a value no longer fits
+CREATE DOMAIN calm AS mood CHECK (VALUE <> 'fine');
+CREATE DOMAIN small AS int;
+CREATE TYPE small_pair AS (a small, b small);
+CREATE TABLE k_calm (k calm PRIMARY KEY);
+CREATE TABLE k_small (k small_pair PRIMARY KEY);
+SELECT poll.track('k_calm'), poll.track('k_small');
+SELECT poll.current_cursor('{k_calm,k_small}') AS c \gset
+INSERT INTO k_calm VALUES ('so so');
+INSERT INTO k_small VALUES ('(1,2)'), ('(3,400)');
+SELECT poll.poll('{k_calm}', NULL, 1)->'changes' ->'k_calm'->0->'key' AS key;
+DELETE FROM k_small WHERE k = '(3,400)'::small_pair;
+ALTER DOMAIN small ADD CHECK (VALUE < 100) NOT VALID;
+SELECT f, e->'op' AS op, e->'key' AS key
+  FROM json_each(poll.poll('{k_calm,k_small}', :'c')->'changes') c(f, list), json_array_elements(list) e;
+BEGIN;
+SELECT count(*) FROM poll.changes('k_small');
+COMMIT;
+
+-- a collation that is not in the search path
+CREATE SCHEMA hidden;
+CREATE COLLATION hidden.backwards (provider = icu, locale = 'en');
+CREATE TABLE k_hidden (k text NOT NULL);
+CREATE UNIQUE INDEX k_hidden_idx ON k_hidden (k COLLATE hidden.backwards);
+ALTER TABLE k_hidden REPLICA IDENTITY USING INDEX k_hidden_idx;
+INSERT INTO k_hidden VALUES ('x'), ('y');
+SELECT poll.track('k_hidden');
+SET search_path = hidden, public;
+SELECT count(*) FROM sync('k_hidden');
+RESET search_path;
+SELECT count(*) FROM sync('k_hidden');
+
 -- keys that change type: old entries stay readable, what does not fit is a tombstone
 CREATE TABLE k_changes (k text PRIMARY KEY, v int);
 SELECT poll.track('k_changes');
@@ -175,8 +214,20 @@ INSERT INTO elsewhere."it's renamed" VALUES (8, 8);
 SELECT op, key, data FROM poll.changes('k_changes', :'c') ORDER BY key::text;
 SELECT feed, relation, key FROM poll.feeds WHERE feed = 'k_changes';
 
+-- and another table under the old name is another table
+ALTER SCHEMA elsewhere RENAME TO elsewhere2;
+CREATE SCHEMA elsewhere;
+CREATE TABLE elsewhere."it's renamed" AS SELECT * FROM elsewhere2."it's renamed";
+UPDATE elsewhere."it's renamed" SET v = -1;
+SELECT op, key, data FROM poll.changes('k_changes', :'c') WHERE op = 'upsert' ORDER BY key::text;
+
 SELECT count(poll.untrack(feed)) FROM poll.feeds;
-DROP SCHEMA elsewhere CASCADE;
+SET client_min_messages = warning;
+DROP SCHEMA elsewhere, elsewhere2 CASCADE;
+DROP TABLE k_citext, k_calm, k_small, k_hidden;
+DROP SCHEMA hidden CASCADE;
+DROP EXTENSION citext;
+DROP TYPE calm, small_pair, small;
 DROP TABLE samples, k_bigint, k_smallint, k_uuid, k_text, k_bpchar, k_timestamptz, k_date, k_interval,
 	k_float8, k_numeric, k_bytea, k_bool, k_inet, k_mood, k_positive, k_code, k_array, k_range, k_pair,
 	k_jsonb, k_several, k_desc, k_mixed, k_case, k_own_collation;

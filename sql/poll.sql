@@ -93,7 +93,47 @@ SELECT poll.poll('{a}', :'c1')->>'cursor' = :'c1' AS same, poll.current_cursor('
 	   poll.has_changes('{a}', :'c1') AS has_changes;
 SELECT length(:'c1') < 100 AS short, :'c1' ~ '^[A-Za-z0-9_-]+$' AS safe;
 
+-- and on, too, if there are only transactions to search
+SELECT poll.current_cursor('{a}') AS c1 \gset
+BEGIN; INSERT INTO a VALUES (50, 'p50'); PREPARE TRANSACTION 'p50';
+BEGIN; INSERT INTO a VALUES (51, 'p51'); PREPARE TRANSACTION 'p51';
+BEGIN; INSERT INTO a VALUES (52, 'p52'); PREPARE TRANSACTION 'p52';
+INSERT INTO a VALUES (53, 'x53');
+SELECT poll.poll('{a}', :'c1')->>'cursor' AS c1 \gset
+SELECT array_length(open_xids, 1) FROM poll.cursor_info(:'c1');
+COMMIT PREPARED 'p51';
+ROLLBACK PREPARED 'p50';
+COMMIT PREPARED 'p52';
+SET poll_ext.max_scan = 1;
+SELECT * FROM pages('{a}', :'c1', 100);
+RESET poll_ext.max_scan;
+DELETE FROM a WHERE id >= 50;
+
+-- the planner's settings are the caller's before, during and after
+CREATE FUNCTION planner() RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'seqscan is %', current_setting('enable_seqscan');
+	PERFORM set_config('enable_seqscan', 'on', true);
+	RETURN true;
+END $$;
+CREATE ROLE regress_poll_planner;
+CREATE TABLE planned (id int PRIMARY KEY);
+INSERT INTO planned VALUES (1);
+ALTER TABLE planned ENABLE ROW LEVEL SECURITY;
+CREATE POLICY planned ON planned USING (planner());
+GRANT SELECT ON planned TO regress_poll_planner;
+SELECT poll.track('planned');
+SET ROLE regress_poll_planner;
+SELECT count(*) FROM poll.changes('planned');
+SHOW enable_seqscan;
+RESET ROLE;
+SELECT poll.untrack('planned');
+DROP TABLE planned;
+DROP FUNCTION planner;
+DROP ROLE regress_poll_planner;
+
 -- 'now' skips the table
+SELECT poll.current_cursor('{a}') AS c1 \gset
 SELECT p->'changes' AS changes, p->'has_more' AS has_more, p->>'cursor' = :'c1' AS same FROM poll.poll('{a}', 'now') p;
 SELECT count(*) FROM poll.changes('a', 'now');
 SELECT poll.has_changes('{a}', 'now'), poll.has_changes('{a}', NULL);

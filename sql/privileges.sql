@@ -75,6 +75,23 @@ SELECT poll.has_changes('{note}', :'c');
 RESET ROLE;
 GRANT SELECT ON app.note TO regress_poll_reader;
 
+-- the owner of the database is in pg_database_owner
+CREATE FUNCTION pg_temp.give_database(role name) RETURNS void LANGUAGE plpgsql AS
+	$$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO %I', current_database(), role); END $$;
+SELECT current_user AS me \gset
+GRANT SELECT ON app.note TO pg_database_owner;
+REVOKE SELECT ON app.note FROM regress_poll_reader;
+SELECT pg_temp.give_database('regress_poll_reader');
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+SELECT pg_temp.give_database(:'me');
+SET ROLE regress_poll_reader;
+SELECT poll.has_changes('{note}', :'c');
+RESET ROLE;
+GRANT SELECT ON app.note TO regress_poll_reader;
+REVOKE SELECT ON app.note FROM pg_database_owner;
+
 -- row-level security: rows as the caller sees them
 ALTER TABLE app.note ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON app.note USING (owner = current_user);

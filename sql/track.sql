@@ -61,6 +61,11 @@ SELECT poll.track('nowhere');
 SELECT poll.track(0);
 SELECT poll.track(NULL);
 
+-- types that are names of other things
+CREATE TABLE of_names (k regclass PRIMARY KEY);
+SELECT poll.track('of_names');
+DROP TABLE of_names;
+
 -- a replica identity of FULL or NOTHING does not matter where there is a primary key
 ALTER TABLE plain REPLICA IDENTITY FULL;
 SELECT poll.track('plain', 'full');

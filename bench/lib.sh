@@ -1,0 +1,230 @@
+# shellcheck shell=bash
+#
+# What the scripts in this folder share, on top of dev/lib.sh. Sourced, not run.
+#
+# A benchmark works in a temporary folder, with a server of its own that no other
+# can disturb: a copy of the installed server, into which the extension of this
+# source tree is installed. The system's own server stays as it is.
+#
+# Figures come from alternating runs (A B A B ...) and are medians. A ratio is the
+# median of the ratios of each round, so that a machine that becomes slower or
+# faster meanwhile does not matter; behind it stand its quartiles.
+
+# shellcheck source=dev/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../dev/lib.sh"
+
+die() { printf 'bench/%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+unset "${!PG@}"
+export LC_ALL=C.UTF-8
+
+quick='' target=''
+met=0 missed=0
+
+parse_options() {
+	while (($#)); do
+		case $1 in
+		--help | -h) help; exit ;;
+		--quick) quick=1 ;;
+		--keep) keep=1 ;;
+		*) die "unknown option $1, see --help" ;;
+		esac
+		shift
+	done
+	((EUID)) || return 0
+	command -v sudo >/dev/null || die 'run it as root: it installs packages'
+	exec sudo -- "$root/bench/${0##*/}" ${quick:+--quick} ${keep:+--keep}
+}
+
+# ---- the server ----
+
+# Copies the installed server, its programs, modules and extensions, and installs
+# the extension of this tree into the copy. A server finds its files from where it
+# is itself.
+install_server() {
+	local folder
+	mkdir "$work/tree"
+	copy_tree "$work/tree"
+	for folder in "$bindir" "$pkglibdir" "$sharedir"; do
+		mkdir -p "$work/server$folder"
+		cp -a "$folder/." "$work/server$folder"
+	done
+	# without LLVM bitcode: it is for inlining into compiled queries, none here
+	make_tree -j "$(nproc)" with_llvm=no DESTDIR="$work/server" all install \
+		>"$work/make.log" 2>&1 ||
+		{ tail -n 30 "$work/make.log"; die 'the extension does not build'; }
+	chown -R "$user": "$work"
+}
+
+start_server() {
+	as_user "$work/server$bindir/initdb" -D "$work/data" -A trust -E UTF8 --locale=C.UTF-8 \
+		--no-sync >"$work/initdb.log"
+	cat >>"$work/data/postgresql.conf" <<-END
+		shared_preload_libraries = 'poll_ext'
+		listen_addresses = ''
+		unix_socket_directories = '$work'
+		# The disk is not what we measure
+		fsync = off
+		full_page_writes = off
+		shared_buffers = 1GB
+		# Nothing goes on beside a run
+		autovacuum = off
+		checkpoint_timeout = 1h
+		max_wal_size = 4GB
+		min_wal_size = 1GB
+	END
+	as_user "$work/server$bindir/pg_ctl" -D "$work/data" -l "$work/server.log" -w start \
+		>"$work/start.log" || { tail -n 30 "$work/server.log"; die 'the server does not start'; }
+	export PGHOST=$work PGUSER=postgres PGDATABASE=postgres
+}
+
+end_bench() {
+	if [[ $keep && -f $work/data/postmaster.pid ]]; then
+		say "process $(head -n 1 "$work/data/postmaster.pid") still serves: psql -h $work -U postgres"
+	else
+		end_work
+	fi
+}
+
+# begin_bench [PACKAGE...]: everything up to a running server
+begin_bench() {
+	begin_work
+	trap end_bench EXIT
+	install_packages "$@"
+	bindir=$("$pg_config" --bindir)
+	pkglibdir=$("$pg_config" --pkglibdir)
+	sharedir=$("$pg_config" --sharedir)
+	install_server
+	start_server
+	describe
+}
+
+describe() {
+	printf '%s, %d cores, %d GiB, Linux %s\n' \
+		"$(sed -n 's/^model name[ \t]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" \
+		"$(awk '/^MemTotal/ { print ($2 + 524288) / 1048576 }' /proc/meminfo | cut -d. -f1)" \
+		"$(uname -r)"
+	sql -c 'SHOW server_version' | sed 's/^/PostgreSQL /'
+	echo 'fsync, full_page_writes and autovacuum are off, shared_buffers is 1 GB'
+}
+
+# sql [OPTION...]: runs -c's command or standard input
+sql() { "$bindir/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+
+# Transactions of a run, for each series
+declare -A transactions
+
+# pgbench_run CLIENTS SCRIPT [OPTION...]: prints transactions a second. Statements
+# are prepared, and their variables are parameters.
+pgbench_run() {
+	"$bindir/pgbench" -n -M prepared -c "$1" -j "$1" -f "$2" "${@:3}" >"$work/pgbench.log" 2>&1 ||
+		{ cat "$work/pgbench.log" >&2; die 'pgbench failed'; }
+	sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$work/pgbench.log"
+}
+
+# measure SERIES CLIENTS SCRIPT [OPTION...]: adds a run to the series. The first
+# call warms up for a second and finds how many transactions half a second takes:
+# short runs, and many of them, so that all of a round see the same machine.
+measure() {
+	local figure
+	if [[ ${transactions[$1]:-} ]]; then
+		figure=$(pgbench_run "${@:2}" -t "${transactions[$1]}")
+		add "$1" "$figure"
+	else
+		figure=$(pgbench_run "${@:2}" -T 1)
+		transactions[$1]=$(awk -v tps="$figure" -v clients="$2" \
+			'BEGIN { print int(tps / clients / 2) + 1 }')
+	fi
+}
+
+# The tables of the change log
+log_tables="SELECT oid::regclass AS log FROM pg_catalog.pg_class
+	WHERE relnamespace = 'poll'::regnamespace AND relkind = 'r' AND relname ~ '^change'"
+
+truncate_log() {
+	sql "$@" <<-END
+		SELECT 'TRUNCATE ' || string_agg(log::text, ', ') FROM ($log_tables) t \gexec
+	END
+}
+
+# log_sum EXPRESSION [OPTION...]: its sum over the rows of all tables of the log
+log_sum() {
+	local expression=$1
+	shift
+	sql "$@" <<-END
+		SELECT 'SELECT sum(n) FROM (' || string_agg('SELECT $expression AS n FROM ' || log::text, ' UNION ALL ') || ') t'
+			FROM ($log_tables) t \gexec
+	END
+}
+
+log_size() { sql "$@" -c "SELECT sum(pg_total_relation_size(log)) FROM ($log_tables) t"; }
+
+# ---- figures ----
+
+# The figures of each series, one for each round
+declare -A series
+
+add() { series[$1]+="$2 "; }
+forget() { series=() transactions=(); }
+
+# quartiles NUMBER...: the median and the quartiles
+quartiles() {
+	printf '%s\n' "$@" | sort -g | awk '
+		{ v[NR] = $1 }
+		function at(q,    r, i) { r = 1 + (NR - 1) * q; i = int(r); return v[i] + (r - i) * (v[i < NR ? i + 1 : i] - v[i]) }
+		END { print at(0.5), at(0.25), at(0.75) }'
+}
+
+# shellcheck disable=SC2086
+median() { quartiles ${series[$1]} | cut -d ' ' -f 1; }
+
+# ratio A B: A's figures by B's, round by round; fewer rounds of A are fine
+ratio() {
+	local a b i ratios=()
+	read -ra a <<<"${series[$1]}"
+	read -ra b <<<"${series[$2]}"
+	for i in "${!a[@]}"; do
+		ratios+=("$(awk -v a="${a[i]}" -v b="${b[i]}" 'BEGIN { print a / b }')")
+	done
+	quartiles "${ratios[@]}"
+}
+
+# verdict NUMBER COMPARISON TARGET [UNIT]: the target and whether it is met; also
+# sets missed or met. COMPARISON is <= or >=.
+verdict() {
+	local result=MISS
+	if awk "BEGIN { exit !($1 $2 $3) }"; then
+		result=ok
+		met=$((met + 1))
+	else
+		missed=$((missed + 1))
+	fi
+	target=$(printf 'target %s %s%s  %s' "$2" "$3" "${4:-}" "$result")
+}
+
+# line NAME FIGURE [RATIO [TARGET]]
+line() { printf '  %-46s %14s  %-22s %s\n' "$1" "$2" "${3:-}" "${4:-}" | sed 's/ *$//'; }
+
+# compare SERIES PEER FORMAT [COMPARISON TARGET]: a line with the median, in
+# printf's FORMAT, and the ratio to the peer
+compare() {
+	local m low high target=''
+	read -r m low high < <(ratio "$1" "$2")
+	m=$(printf '%.3f' "$m")
+	[[ ! ${4:-} ]] || verdict "$m" "$4" "$5"
+	line "$1" "$(printf "$3" "$(median "$1")")" "$(printf '%.2f x (%.2f-%.2f)' "$m" "$low" "$high")" "$target"
+}
+
+# value NAME NUMBER FORMAT COMPARISON TARGET UNIT: a line with a figure that has a
+# target itself
+value() {
+	local target=''
+	verdict "$2" "$4" "$5" "$6"
+	line "$1" "$(printf "$3" "$2")" '' "$target"
+}
+
+# The last line, and the exit code
+finish() {
+	printf '%d targets met, %d missed\n' "$met" "$missed"
+	((missed == 0))
+}
