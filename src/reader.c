@@ -224,6 +224,7 @@ poll_reader_open(const PollFeed *feed)
 	CachedReader *cached;
 	Relation	rel;
 	bool		found;
+	bool		rls;
 
 	/* the lock also brings the invalidations of all that happened before */
 	rel = try_relation_open(feed->relid, AccessShareLock);
@@ -254,7 +255,9 @@ poll_reader_open(const PollFeed *feed)
 		cached->valid = false;
 		cached->reader = NULL;
 	}
-	if (!cached->valid || cached->reader == NULL)
+	/* a role's BYPASSRLS comes and goes without an invalidation of plans */
+	rls = check_enable_rls(feed->relid, InvalidOid, true) == RLS_ENABLED;
+	if (!cached->valid || cached->reader == NULL || cached->reader->rls != rls)
 	{
 		PollReader *reader;
 
@@ -272,10 +275,10 @@ poll_reader_open(const PollFeed *feed)
 			cached->relid = feed->relid;
 			cached->valid = false;
 		}
+		reader->rls = rls;
 		cached->reader = reader;
 	}
 	relation_close(rel, NoLock);
-	cached->reader->rls = check_enable_rls(feed->relid, InvalidOid, true) == RLS_ENABLED;
 	return cached->reader;
 }
 
