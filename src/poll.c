@@ -129,10 +129,21 @@ static bool
 nothing_new(const PollRequest *request)
 {
 	const PollCursor *cursor = &request->cursor;
+	PollView	view;
 
-	return request->start == POLL_START_CURSOR && !cursor->cut && cursor->np == 0 &&
-		!GetActiveSnapshot()->takenDuringRecovery &&
-		poll_feedset_quiet(request->set, cursor->x);
+	if (request->start != POLL_START_CURSOR || cursor->cut ||
+		GetActiveSnapshot()->takenDuringRecovery ||
+		!poll_feedset_quiet(request->set, cursor->x))
+		return false;
+	if (cursor->np == 0)
+		return true;
+
+	/* those that were open must still be */
+	poll_snapshot_view(GetActiveSnapshot(), &view);
+	for (int i = 0; i < cursor->np; i++)
+		if (poll_view_finished(&view, cursor->p[i]))
+			return false;
+	return true;
 }
 
 /* From here on SQL may run: keep what it could replace. */
