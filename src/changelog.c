@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/table.h"
@@ -65,6 +66,27 @@ poll_entry_append(StringInfo buf, PollOp op, const char *key, int keylen)
 	appendBinaryStringInfo(buf, key, keylen);
 }
 
+/*
+ * Inserts the tuple into the log and its indexes.  Normally there is but ours,
+ * on the first columns, and no need for all that a catalog's indexes can be.
+ */
+static void
+insert_chunk(Relation rel, HeapTuple tuple, Datum *values, bool *isnull)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	Relation	index;
+
+	if (list_length(indexes) != 1 || linitial_oid(indexes) != poll_catalog_change_index())
+	{
+		CatalogTupleInsert(rel, tuple);
+		return;
+	}
+	simple_heap_insert(rel, tuple);
+	index = index_open(linitial_oid(indexes), RowExclusiveLock);
+	index_insert(index, values, isnull, &tuple->t_self, rel, UNIQUE_CHECK_NO, false, NULL);
+	index_close(index, NoLock);
+}
+
 void
 poll_changelog_write(int64 channel, int count, const char *entries, int len)
 {
@@ -98,7 +120,7 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	values[ANUM_CHANGE_ENTRIES - 1] = PointerGetDatum(data);
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-	CatalogTupleInsert(rel, tuple);
+	insert_chunk(rel, tuple, values, isnull);
 
 	heap_freetuple(tuple);
 	pfree(data);
