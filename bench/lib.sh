@@ -212,7 +212,7 @@ compare() {
 	read -r m low high < <(ratio "$1" "$2")
 	m=$(printf '%.3f' "$m")
 	[[ ! ${4:-} ]] || verdict "$m" "$4" "$5"
-	line "$1" "$(printf "$3" "$(median "$1")")" "$(printf '%.2f x (%.2f-%.2f)' "$m" "$low" "$high")" "$target"
+	line "$1" "$(printf "$3" "$(median "$1")")" "$(printf '%.3f x (%.2f-%.2f)' "$m" "$low" "$high")" "$target"
 }
 
 # value NAME NUMBER FORMAT COMPARISON TARGET UNIT: a line with a figure that has a

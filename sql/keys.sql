@@ -181,6 +181,27 @@ BEGIN;
 SELECT count(*) FROM poll.changes('k_small');
 COMMIT;
 
+-- an error that says nothing of the value is an error, not a tombstone
+CREATE FUNCTION is_small(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1 < 100; END';
+REVOKE EXECUTE ON FUNCTION is_small FROM PUBLIC;
+CREATE DOMAIN checked AS int CHECK (is_small(VALUE));
+CREATE TYPE checked_pair AS (a checked, b checked);
+CREATE TABLE k_checked (k checked_pair PRIMARY KEY);
+CREATE ROLE regress_poll_caller;
+GRANT SELECT ON k_checked TO regress_poll_caller;
+SELECT poll.track('k_checked');
+SELECT poll.current_cursor('{k_checked}') AS c1 \gset
+INSERT INTO k_checked VALUES ('(1,2)');
+SELECT op, key FROM poll.changes('k_checked', :'c1');
+SET ROLE regress_poll_caller;
+SELECT op, key FROM poll.changes('k_checked', :'c1');
+RESET ROLE;
+SELECT poll.untrack('k_checked');
+DROP TABLE k_checked;
+DROP TYPE checked_pair, checked;
+DROP FUNCTION is_small;
+DROP ROLE regress_poll_caller;
+
 -- a collation that is not in the search path
 CREATE SCHEMA hidden;
 CREATE COLLATION hidden.backwards (provider = icu, locale = 'en');

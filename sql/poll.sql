@@ -106,6 +106,8 @@ ROLLBACK PREPARED 'p50';
 COMMIT PREPARED 'p52';
 SET poll_ext.max_scan = 1;
 SELECT * FROM pages('{a}', :'c1', 100);
+SELECT op, key, version IS NULL AS no_version, poll.has_changes('{a}', cursor) AS more FROM poll.changes('a', :'c1');
+SELECT key, version IS NULL AS no_version FROM poll.changed_keys('a', :'c1');
 RESET poll_ext.max_scan;
 DELETE FROM a WHERE id >= 50;
 

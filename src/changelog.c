@@ -306,12 +306,18 @@ poll_log_scan_next(PollLogScan *scan)
 }
 
 uint64
+poll_log_end(const PollLog *log)
+{
+	return IsolationIsSerializable() ? POLL_LOG_END : log->view->xmax;
+}
+
+uint64
 poll_log_last(PollLog *log, int64 channel)
 {
 	PollLogScan *scan = poll_log_scan_begin(log, channel, 0);
 	uint64		xid;
 
-	poll_log_scan_seek(scan, 0, log->view->xmax);
+	poll_log_scan_seek(scan, 0, poll_log_end(log));
 	do
 	{
 		xid = next_finished(scan, BackwardScanDirection);

@@ -82,6 +82,14 @@ extern void poll_log_scan_seek_after(PollLogScan *scan, uint64 xid, int64 versio
 extern bool poll_log_scan_next(PollLogScan *scan);
 extern void poll_log_scan_end(PollLogScan *scan);
 
+/*
+ * The end of a range that has all that is visible.  A snapshot shows nothing
+ * from its xmax on, but under SERIALIZABLE it must be looked for, to leave a
+ * trace for those who write it.
+ */
+#define POLL_LOG_END	((uint64) PG_INT64_MAX)
+extern uint64 poll_log_end(const PollLog *log);
+
 /* The xid of the channel's last visible entry, or 0. */
 extern uint64 poll_log_last(PollLog *log, int64 channel);
 

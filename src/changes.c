@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
@@ -255,10 +256,11 @@ read_log(PollScan *scan)
 	if (cursor->q == from)
 		from++;
 	for (int i = 0; i < cursor->np && !scan->full; i++)
-		if (cursor->p[i] != cursor->q && poll_view_finished(view, cursor->p[i]))
+		if (cursor->p[i] != cursor->q &&
+			(IsolationIsSerializable() || poll_view_finished(view, cursor->p[i])))
 			read_transaction(scan, cursor->p[i], 0);
 	if (!scan->full)
-		read_range(scan, from, limit);
+		read_range(scan, from, limit < view->xmax ? limit : poll_log_end(&scan->log));
 
 	if (scan->full)
 		return POLL_STOP_CUT;

@@ -11,7 +11,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "utils/acl.h"
-#include "utils/rel.h"
 #include "utils/snapshot.h"
 
 #if PG_VERSION_NUM < 150000
@@ -36,19 +35,6 @@ poll_compat_uses_schema(Oid nspid, Oid role)
 	return object_aclcheck(NamespaceRelationId, nspid, role, ACL_USAGE) == ACLCHECK_OK;
 #else
 	return pg_namespace_aclcheck(nspid, role, ACL_USAGE) == ACLCHECK_OK;
-#endif
-}
-
-/* Has this transaction created the relation or given it a new file? 16 renamed. */
-static inline bool
-poll_compat_has_new_file(Relation rel)
-{
-#if PG_VERSION_NUM >= 160000
-	return rel->rd_createSubid != InvalidSubTransactionId ||
-		rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
-#else
-	return rel->rd_createSubid != InvalidSubTransactionId ||
-		rel->rd_firstRelfilenodeSubid != InvalidSubTransactionId;
 #endif
 }
 

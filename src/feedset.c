@@ -32,6 +32,9 @@
 #include "feedset.h"
 #include "shmem.h"
 
+/* looking up a list is tried so often while things change all the time */
+#define MAX_TRIES			5
+
 /* the lists are forgotten when there are more */
 #define MAX_CACHED_SETS		64
 
@@ -59,6 +62,7 @@ forget_sets(void)
 
 	if (set_context != NULL)
 		MemoryContextDelete(set_context);
+	set_context = NULL;
 	sets = NULL;
 	set_context = AllocSetContextCreate(TopMemoryContext, "poll_ext feed sets",
 										ALLOCSET_DEFAULT_SIZES);
@@ -210,11 +214,22 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 
 	if (cached == NULL)
 	{
-		PollFeedSet *set = resolve(names);
+		PollFeedSet *set;
 		MemoryContext old;
+		uint64		before;
+		int			tries = 0;
 
-		/* looking things up may itself have brought news */
-		if (sets == NULL || sets_generation != poll_catalog_generation() ||
+		/* looking things up may itself bring news of them */
+		do
+		{
+			before = poll_catalog_generation();
+			set = resolve(names);
+		} while (before != poll_catalog_generation() && ++tries < MAX_TRIES);
+		check_shown(set, snapshot);
+		if (tries == MAX_TRIES)
+			return set;			/* as of a moment ago; not worth keeping */
+
+		if (sets == NULL || sets_generation != before ||
 			hash_get_num_entries(sets) >= MAX_CACHED_SETS)
 			forget_sets();
 		cached = hash_search(sets, &tag, HASH_ENTER, NULL);
@@ -223,6 +238,7 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 		cached->set = poll_feedset_copy(set);
 		cached->names = memcpy(palloc(VARSIZE(names)), names, VARSIZE(names));
 		MemoryContextSwitchTo(old);
+		return cached->set;
 	}
 	check_shown(cached->set, snapshot);
 	return cached->set;

@@ -353,13 +353,31 @@ parse_one(PollKey *key, const char *data, int len, Datum *values)
 	return true;
 }
 
+/* Does the error say that a text is no value of the type? */
+static bool
+says_no_value(const ErrorData *error, bool untrusted)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:	/* of a domain */
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+			return true;
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			/* the stack's depth says more of the caller than of the value */
+			return untrusted || error->sqlerrcode != ERRCODE_STATEMENT_TOO_COMPLEX;
+		default:
+			return false;
+	}
+}
+
 /*
  * Parses keys first..last-1 in a subtransaction; returns false if one of them
  * is no value of the type.
  */
 static bool
 parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, int last,
-			  Datum *values, bool *valid)
+			  bool untrusted, Datum *values, bool *valid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -378,7 +396,6 @@ parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, in
 	PG_CATCH();
 	{
 		ErrorData  *error;
-		int			category;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -387,13 +404,7 @@ parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, in
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		/* values that are none, or too much of one, or names without meaning */
-		category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-		if (category != ERRCODE_DATA_EXCEPTION &&
-			category != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
-			category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
-			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
-			category != ERRCODE_FEATURE_NOT_SUPPORTED)
+		if (!says_no_value(error, untrusted))
 			ReThrowError(error);
 		FreeErrorData(error);
 		ok = false;
@@ -404,7 +415,7 @@ parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, in
 
 void
 poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
-			   Datum *values, bool *valid)
+			   bool untrusted, Datum *values, bool *valid)
 {
 	bool		checked = false;
 	int			settings = 0;
@@ -422,13 +433,13 @@ poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
 		for (int i = 0; i < nkeys; i++)
 			valid[i] = parse_one(key, keys[i], lengths[i], &values[i * key->ncolumns]);
 	}
-	else if (!parse_guarded(key, keys, lengths, 0, nkeys, values, valid))
+	else if (!parse_guarded(key, keys, lengths, 0, nkeys, untrusted, values, valid))
 	{
 		/* one of them does not fit: find out which */
 		for (int i = 0; i < nkeys; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!parse_guarded(key, keys, lengths, i, i + 1, values, valid))
+			if (!parse_guarded(key, keys, lengths, i, i + 1, untrusted, values, valid))
 				valid[i] = false;
 		}
 	}

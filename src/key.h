@@ -55,10 +55,11 @@ extern void poll_key_append_value(StringInfo buf, PollKeyColumn *column, Datum v
 
 /*
  * Turns nkeys stored keys into values: values[i * ncolumns + c], and valid[i]
- * is false for a key that is none of the table's current key type.
+ * is false for a key that is none of the table's current key type.  untrusted:
+ * they come from a client.
  */
 extern void poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
-						   Datum *values, bool *valid);
+						   bool untrusted, Datum *values, bool *valid);
 
 /*
  * Splits a stored key into its columns' texts (palloc'd); returns how many, or

@@ -232,6 +232,13 @@ poll_plan_scan(const PollSource *source, bool after)
 	return prepare(sql.data, nargs + 1, argtypes);
 }
 
+static void
+set_planner(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /*
  * Makes the plan, unless it is made already, with settings that lead to the
  * key's index.  They are back before the plan runs: it may call functions that
@@ -240,6 +247,9 @@ poll_plan_scan(const PollSource *source, bool after)
 static void
 make_plan(const PollSource *source, SPIPlanPtr plan, bool rls)
 {
+	static const char *const on[] = {
+		"enable_nestloop", "enable_indexscan", "enable_indexonlyscan"
+	};
 	static const char *const off[] = {
 		"jit", "enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_mergejoin",
 		"enable_hashjoin"
@@ -251,9 +261,10 @@ make_plan(const PollSource *source, SPIPlanPtr plan, bool rls)
 	CachedPlan *cached;
 	CachedPlanSource *plansource;
 
+	for (int i = 0; i < lengthof(on); i++)
+		set_planner(on[i], "on");
 	for (int i = 0; i < noff; i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		set_planner(off[i], "off");
 	cached = SPI_plan_get_cached_plan(plan);
 	AtEOXact_GUC(true, nestlevel);
 	if (cached != NULL)

@@ -339,40 +339,71 @@ text_part(const StringInfoData *buf, int start, int len)
 }
 
 /*
- * Columns of poll.changes: op, key, data, version, changed_at, cursor; of
- * poll.changed_keys: key, version, changed_at, cursor.  What the caller may
- * not know is left out, but a page that ends with it has a last row that
+ * A row: the columns of poll.changes are op, key, data, version, changed_at and
+ * cursor; those of poll.changed_keys key, version, changed_at and cursor.
+ * change = NULL: only the cursor moves on.
+ */
+static void
+put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, text *cursor,
+		PollContent content)
+{
+	Datum		values[6] = {0};
+	bool		isnull[6];
+	int			n = 0;
+
+	memset(isnull, true, sizeof(isnull));
+	if (content == POLL_CONTENT_ROWS)
+	{
+		values[n] = CStringGetTextDatum(change == NULL ? "skip" :
+										change->result == POLL_RESULT_UPSERT ? "upsert" : "delete");
+		isnull[n++] = false;
+	}
+	if (change != NULL)
+	{
+		values[n] = text_part(&page->json, change->json_key, change->json_key_len);
+		isnull[n] = false;
+	}
+	n++;
+	if (content == POLL_CONTENT_ROWS)
+	{
+		if (change != NULL && change->result == POLL_RESULT_UPSERT)
+		{
+			values[n] = text_part(&page->json, change->json_data, change->json_data_len);
+			isnull[n] = false;
+		}
+		n++;
+	}
+	if (change != NULL && change->at.xid != 0)
+	{
+		values[n] = Int64GetDatum(change->at.version);
+		values[n + 1] = TimestampTzGetDatum(version_time(change->at.version));
+		isnull[n] = isnull[n + 1] = false;
+	}
+	n += 2;
+	values[n] = PointerGetDatum(cursor);
+	isnull[n] = false;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/*
+ * The rows of a page.  What the caller may not know is left out, but if the
+ * page ends with it, or has found nothing so far, there is a last row that
  * consists of the cursor, so that the caller moves on.
  */
 static void
-put_change(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *page, int i,
-		   PollContent content)
+put_page(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *page,
+		 PollContent content)
 {
-	const PollChange *change = page->changes[i];
-	bool		skip = change->result == POLL_RESULT_SKIP;
-	Datum		values[6] = {0};
-	bool		isnull[6] = {0};
-	int			n = 0;
+	bool		skipped = page->nchanges == 0 && page->has_more && !page->behind;
 
-	if (skip && i < page->nchanges - 1)
-		return;
-	if (content == POLL_CONTENT_ROWS)
-		values[n++] = CStringGetTextDatum(skip ? "skip" :
-										  change->result == POLL_RESULT_UPSERT ? "upsert" : "delete");
-	isnull[n] = skip;
-	values[n++] = skip ? (Datum) 0 : text_part(&page->json, change->json_key, change->json_key_len);
-	if (content == POLL_CONTENT_ROWS)
+	for (int i = 0; i < page->nchanges; i++)
 	{
-		isnull[n] = change->result != POLL_RESULT_UPSERT;
-		values[n] = isnull[n] ? (Datum) 0 :
-			text_part(&page->json, change->json_data, change->json_data_len);
-		n++;
+		skipped = page->changes[i]->result == POLL_RESULT_SKIP;
+		if (!skipped)
+			put_row(rsinfo, page, page->changes[i], cursor_after(request, page, i), content);
 	}
-	isnull[n] = isnull[n + 1] = skip || change->at.xid == 0;
-	values[n++] = Int64GetDatum(change->at.version);
-	values[n++] = TimestampTzGetDatum(version_time(change->at.version));
-	values[n++] = PointerGetDatum(cursor_after(request, page, i));
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+	if (skipped)
+		put_row(rsinfo, page, NULL, poll_cursor_encode(&page->next), content);
 }
 
 static Datum
@@ -394,8 +425,7 @@ changes_srf(FunctionCallInfo fcinfo, PollContent content)
 
 	work_begin(&request);
 	read_page(&request, max_rows, content, &page);
-	for (int i = 0; i < page.nchanges; i++)
-		put_change((ReturnSetInfo *) fcinfo->resultinfo, &request, &page, i, content);
+	put_page((ReturnSetInfo *) fcinfo->resultinfo, &request, &page, content);
 	work_end(&request);
 	return (Datum) 0;
 }

@@ -17,16 +17,19 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
@@ -36,7 +39,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
 #include "error.h"
 #include "json.h"
 #include "key.h"
@@ -186,8 +188,31 @@ reader_build(Relation rel)
 }
 
 /*
- * The snapshot is older than our lock.  A table that was rewritten in between
- * looks empty under it, and nothing would ever tell the client otherwise.
+ * The file of the table as the active snapshot knows it, 0 if it does not know
+ * the table.
+ */
+static Oid
+file_in_snapshot(Oid relid)
+{
+	Relation	pg_class = table_open(RelationRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			file;
+
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(pg_class, ClassOidIndexId, true, GetActiveSnapshot(), 1, &key);
+	tuple = systable_getnext(scan);
+	file = HeapTupleIsValid(tuple) ? ((Form_pg_class) GETSTRUCT(tuple))->relfilenode : InvalidOid;
+	systable_endscan(scan);
+	table_close(pg_class, AccessShareLock);
+	return file;
+}
+
+/*
+ * The snapshot is older than our lock, and does not show what this transaction
+ * did.  A table that has got a new file since looks empty under it, and nothing
+ * would ever tell the client otherwise.
  */
 static void
 check_as_of_snapshot(Relation rel)
@@ -195,24 +220,21 @@ check_as_of_snapshot(Relation rel)
 	HeapTuple	tuple;
 	TransactionId xmin;
 
-	if (poll_compat_has_new_file(rel))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this transaction has rewritten or truncated table \"%s\"",
-						RelationGetRelationName(rel)),
-				 errdetail("A poll does not show a transaction its own changes, and the table as it was before is gone."),
-				 errhint("Commit first.")));
-
+	/* normally its row in pg_class is known to be older */
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", RelationGetRelid(rel));
 	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 	ReleaseSysCache(tuple);
-	if (TransactionIdIsNormal(xmin) && !TransactionIdIsCurrentTransactionId(xmin) &&
-		XidInMVCCSnapshot(xmin, GetActiveSnapshot()))
+	if (!TransactionIdIsNormal(xmin) ||
+		!(TransactionIdIsCurrentTransactionId(xmin) ||
+		  XidInMVCCSnapshot(xmin, GetActiveSnapshot())))
+		return;
+
+	if (file_in_snapshot(RelationGetRelid(rel)) != rel->rd_rel->relfilenode)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("table \"%s\" was altered after the snapshot of this poll was taken",
+				 errmsg("table \"%s\" was rewritten or truncated after the snapshot of this poll was taken",
 						RelationGetRelationName(rel)),
 				 errhint("Poll again, in a new transaction.")));
 }
@@ -515,7 +537,7 @@ parse_keys(PollReader *reader, PollChange **changes, int n, bool **valid)
 		keys[i] = changes[i]->key;
 		lengths[i] = changes[i]->keylen;
 	}
-	poll_key_parse(reader->source.key, keys, lengths, n, values, *valid);
+	poll_key_parse(reader->source.key, keys, lengths, n, false, values, *valid);
 	return values;
 }
 
@@ -627,7 +649,7 @@ poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int 
 	{
 		bool		valid;
 
-		poll_key_parse(reader->source.key, &key, &keylen, 1, args, &valid);
+		poll_key_parse(reader->source.key, &key, &keylen, 1, true, args, &valid);
 		if (!valid)
 			ereport(ERROR,
 					(errcode(ERRCODE_POLL_EXPIRED),

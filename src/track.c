@@ -260,6 +260,12 @@ poll_ext_track(PG_FUNCTION_ARGS)
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
 	check_feed_name(name, !PG_ARGISNULL(1));
 
+	/*
+	 * a full sync must not hand out what a crash would take back with the
+	 * feed
+	 */
+	ForceSyncCommit();
+
 	/* one at a time, so that two cannot find the same name free */
 	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);
 	SPI_connect();
@@ -321,6 +327,8 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to untrack a feed whose table was dropped")));
+
+	ForceSyncCommit();
 
 	/* somebody may have been faster */
 	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);

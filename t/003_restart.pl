@@ -44,6 +44,27 @@ sub row_survives
 	return fetch_value($db, 'SELECT count(*) FROM items WHERE id = ?', $id);
 }
 
+# Fills the last page of the WAL to its end, with a record that means nothing.
+# Returns whether nobody else has written anything meanwhile.
+sub fill_wal_page
+{
+	my $position = sub { fetch_value($db, q{SELECT pg_current_wal_insert_lsn() - '0/0'}) };
+	my $emit = sub { $db->do(q{SELECT pg_logical_emit_message(false, '', repeat('x', ?))}, undef, $_[0]) };
+	my ($before, $after, $overhead, $left);
+
+	# a record of 1000 bytes, within one page, shows what comes on top
+	do
+	{
+		$before = $position->();
+		$emit->(1000);
+		$after = $position->();
+		$overhead = $after - $before - 1000;
+		$left = 8192 - $after % 8192;
+	} while ($left < 1000 || $left > 7000);
+	$emit->($left - $overhead);
+	return $position->() % 8192 <= 40;
+}
+
 create_items($db);
 
 # ---- cursors of each kind go on ----
@@ -167,6 +188,29 @@ foreach my $way (sort keys %ways)
 	$mirror->drain($db, 1000);
 	$id++;
 }
+
+# one that began before another one was polled
+my $early = connect_to($node);
+$early->do('SET synchronous_commit = off');
+$early->do('BEGIN');
+$early->do('INSERT INTO items VALUES (5001)');
+$db->do('SET synchronous_commit = off');
+$db->do('INSERT INTO items VALUES (5002)');
+$mirror->drain($db, 1000);
+$early->do('COMMIT');
+$mirror->drain($db, 1000);
+$early->disconnect;
+crash();
+is(fetch_value($db, 'SELECT count(*) FROM items WHERE id IN (5001, 5002)'),
+	2, 'so does one that began before another one was polled');
+
+# the WAL ends where a page does: the next record will not begin there
+$id = 6000;
+$db->do('SET synchronous_commit = off');
+do { $db->do('INSERT INTO items VALUES (?)', undef, $id++); } until fill_wal_page();
+ok(eval { $mirror->drain($db, 1000); 1 }, 'a poll flushes the WAL to the end of a page') or diag $@;
+crash();
+$mirror->drain($db, 1000);
 $mirror{complete}->drain($db, 1000);
 check_mirrors($db, $mirror->report, $mirror{complete}->report);
 

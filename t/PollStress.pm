@@ -154,10 +154,11 @@ sub writer
 
 		if (!defined $end)
 		{
-			my $error = $@;
-			last if $option{may_crash} && !$db->ping;
-			die $error unless tolerated($db);
-			$db->do('ROLLBACK');
+			my ($error, $tolerated) = ($@, tolerated($db));
+			my $alive = eval { $db->do('ROLLBACK') };
+
+			last if !$alive && $option{may_crash};
+			die $error unless $alive && $tolerated;
 			$end = 'failed';
 		}
 		$count{$end}++;
