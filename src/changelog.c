@@ -34,6 +34,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
@@ -55,6 +56,8 @@
 
 /* so many chunks of open transactions in a row before the scan seeks */
 #define SKIP_BEFORE_SEEK		4
+
+static MemoryContext write_context = NULL;
 
 void
 poll_entry_append(StringInfo buf, PollOp op, const char *key, int keylen)
@@ -94,23 +97,37 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	Relation	rel = table_open(poll_catalog_change(), RowExclusiveLock);
 	Datum		values[NATTS_CHANGE];
 	bool		isnull[NATTS_CHANGE] = {0};
-	bytea	   *data = palloc(VARHDRSZ + len);
+	MemoryContext old;
+	bytea	   *data;
 	HeapTuple	tuple;
-	bool		pushed = false;
+	bool		pushed = false; /* a snapshot */
+
+#ifdef USE_ASSERT_CHECKING
 
 	/*
-	 * toasting a huge key needs one, and at the end of a transaction there is
-	 * none
+	 * heap_insert() asserts that there is a snapshot to read TOAST by, which
+	 * an insert does not.  At the end of a transaction there is none, and
+	 * taking one would cost every small transaction a visit to the shared
+	 * list of transactions.
 	 */
 	if (!HaveRegisteredOrActiveSnapshot())
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pushed = true;
 	}
+#endif
 
 	/* first: whoever sees the chunk must see this (shmem.c) */
 	poll_flushed_raise(channel, U64FromFullTransactionId(xid));
 
+	/* a context of our own keeps its first block from one to the next */
+	if (write_context == NULL)
+		write_context = AllocSetContextCreate(TopMemoryContext, "poll_ext write",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(write_context);
+	old = MemoryContextSwitchTo(write_context);
+
+	data = palloc(VARHDRSZ + len);
 	SET_VARSIZE(data, VARHDRSZ + len);
 	memcpy(VARDATA(data), entries, len);
 	values[ANUM_CHANGE_CHANNEL - 1] = Int64GetDatum(channel);
@@ -122,8 +139,7 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
 	insert_chunk(rel, tuple, values, isnull);
 
-	heap_freetuple(tuple);
-	pfree(data);
+	MemoryContextSwitchTo(old);
 	if (pushed)
 		PopActiveSnapshot();
 	table_close(rel, NoLock);
