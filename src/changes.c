@@ -315,9 +315,9 @@ read_rows(PollPage *page, PollFeedSet *set, PollContent content)
 		if (n == 0)
 			continue;
 		reader = poll_reader_open(&set->members[i].feed);
-		if (content == POLL_CONTENT_KEYS && poll_reader_keys(reader, changes, n, &page->json))
+		if (content == POLL_CONTENT_KEYS && poll_reader_keys(reader, changes, n, page->json))
 			continue;
-		poll_reader_lookup(reader, changes, n, &page->json, content == POLL_CONTENT_ROWS);
+		poll_reader_lookup(reader, changes, n, page->json, content == POLL_CONTENT_ROWS);
 	}
 }
 

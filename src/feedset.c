@@ -23,6 +23,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -133,9 +134,22 @@ resolve(ArrayType *array)
 {
 	char	  **names;
 	int			n = sorted_names(array, &names);
-	PollFeedSet *set = palloc0(offsetof(PollFeedSet, members) + n * sizeof(PollMember));
+	StringInfoData empty;
+	PollFeedSet *set;
 
+	initStringInfo(&empty);
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&empty, ',');
+		escape_json(&empty, names[i]);
+		appendStringInfoString(&empty, ":[]");
+	}
+	set = palloc0(offsetof(PollFeedSet, members) + n * sizeof(PollMember) + empty.len);
 	set->n = n;
+	set->empty_len = empty.len;
+	memcpy(poll_feedset_empty(set), empty.data, empty.len);
+
 	for (int i = 0; i < n; i++)
 	{
 		PollMember *member = &set->members[i];
@@ -247,7 +261,7 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 PollFeedSet *
 poll_feedset_copy(const PollFeedSet *set)
 {
-	Size		size = offsetof(PollFeedSet, members) + set->n * sizeof(PollMember);
+	Size		size = offsetof(PollFeedSet, members) + set->n * sizeof(PollMember) + set->empty_len;
 
 	return memcpy(palloc(size), set, size);
 }

@@ -30,9 +30,17 @@ typedef struct PollFeedSet
 {
 	uint32		names_hash;		/* for cursors */
 	uint32		ids_hash;
+	int			empty_len;		/* see poll_feedset_empty() */
 	int			n;
 	PollMember	members[FLEXIBLE_ARRAY_MEMBER]; /* by name, no name twice */
 } PollFeedSet;
+
+/* The feeds as JSON, each with an empty list: "a":[],"b":[] */
+static inline char *
+poll_feedset_empty(const PollFeedSet *set)
+{
+	return (char *) &set->members[set->n];
+}
 
 /*
  * The feeds named in the array, which the current user may read and the

@@ -44,7 +44,7 @@ typedef struct PollPage
 	PollCursor	next;			/* the cursor after the page */
 	bool		has_more;
 	bool		behind;			/* nothing read: the snapshot is too old */
-	StringInfoData json;		/* of keys and rows */
+	StringInfo	json;			/* of keys and rows */
 } PollPage;
 
 #endif							/* POLL_PAGE_H */

@@ -32,6 +32,14 @@
 
 #define MAX_ROWS	10000
 
+/* what a backend keeps from one poll to the next */
+#define WORK_PAGE_BYTES	(64 * 1024)
+#define MAX_KEPT_JSON	(1024 * 1024)
+
+/* what the envelope takes beside its parts, and each change beside its row */
+#define ENVELOPE_BYTES	192
+#define CHANGE_BYTES	72
+
 /* a cursor argument that means "from now on" */
 #define CURSOR_NOW	"now"
 
@@ -50,15 +58,33 @@ typedef enum PollStart
 	POLL_START_CURSOR
 } PollStart;
 
+/*
+ * The memory that a page is made in.  It is kept from one poll to the next:
+ * getting a hundred kB from the system and giving them back costs as much as
+ * reading the rows.
+ */
+typedef struct PollWork
+{
+	MemoryContext context;		/* this struct, and all below */
+	MemoryContext page;			/* reset after each poll */
+	StringInfoData json;
+} PollWork;
+
 typedef struct PollRequest
 {
 	ArrayType  *names;
 	PollFeedSet *set;
 	PollStart	start;
 	PollCursor	cursor;			/* for POLL_START_CURSOR */
-	Snapshot	snapshot;		/* once pushed */
+
+	/* between work_begin() and work_end() */
+	PollWork   *work;
+	MemoryContext caller;
+	Snapshot	snapshot;
 	PollView	view;
 } PollRequest;
+
+static PollWork *kept_work = NULL;
 
 static bool
 is_now(text *cursor)
@@ -146,10 +172,37 @@ nothing_new(const PollRequest *request)
 	return true;
 }
 
-/* From here on SQL may run: keep what it could replace. */
+static PollWork *
+work_create(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext work",
+												  ALLOCSET_SMALL_SIZES);
+	PollWork   *work = MemoryContextAlloc(context, sizeof(PollWork));
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	work->context = context;
+	work->page = AllocSetContextCreate(context, "poll_ext page", WORK_PAGE_BYTES,
+									   ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
+	initStringInfo(&work->json);
+	MemoryContextSwitchTo(old);
+	return work;
+}
+
+/*
+ * From here on SQL may run: keep what it could replace.  It may even poll, so
+ * the kept memory is ours alone meanwhile, and an error frees it.
+ */
 static void
 work_begin(PollRequest *request)
 {
+	PollWork   *work = kept_work ? kept_work : work_create();
+
+	kept_work = NULL;
+	MemoryContextSetParent(work->context, CurrentMemoryContext);
+	resetStringInfo(&work->json);
+	request->work = work;
+	request->caller = MemoryContextSwitchTo(work->page);
+
 	request->set = poll_feedset_copy(request->set);
 	request->snapshot = poll_snapshot_push();
 	poll_snapshot_view(request->snapshot, &request->view);
@@ -158,8 +211,20 @@ work_begin(PollRequest *request)
 static void
 work_end(PollRequest *request)
 {
+	PollWork   *work = request->work;
+
 	PopActiveSnapshot();
 	poll_feedset_learn(request->names, request->set);
+
+	MemoryContextSwitchTo(request->caller);
+	if (kept_work != NULL || work->json.maxlen > MAX_KEPT_JSON)
+		MemoryContextDelete(work->context);
+	else
+	{
+		MemoryContextReset(work->page);
+		MemoryContextSetParent(work->context, TopMemoryContext);
+		kept_work = work;
+	}
 }
 
 /* The page that the request asks for.  Between work_begin() and work_end(). */
@@ -172,7 +237,7 @@ read_page(PollRequest *request, int max_rows, PollContent content, PollPage *pag
 	PollCursor *cursor = &request->cursor;
 
 	memset(page, 0, sizeof(PollPage));
-	initStringInfo(&page->json);
+	page->json = &request->work->json;
 	if (request->start == POLL_START_SYNC)
 		poll_fullsync_start(cursor, set, snapshot, view);
 
@@ -189,8 +254,6 @@ read_page(PollRequest *request, int max_rows, PollContent content, PollPage *pag
 	else
 		poll_changes_read(page, set, cursor, snapshot, view, max_rows, content);
 
-	if (page->nchanges == 0)
-		poll_page_group(page, set->n);
 	if (page->nchanges > 0 || request->start != POLL_START_CURSOR)
 		poll_snapshot_flush(snapshot);
 }
@@ -203,14 +266,14 @@ write_change(StringInfo buf, const PollPage *page, const PollChange *change)
 	if (change->result == POLL_RESULT_UPSERT)
 	{
 		appendStringInfoString(buf, "{\"op\":\"upsert\",\"key\":");
-		appendBinaryStringInfo(buf, page->json.data + change->json_key, change->json_key_len);
+		appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":");
-		appendBinaryStringInfo(buf, page->json.data + change->json_data, change->json_data_len);
+		appendBinaryStringInfo(buf, page->json->data + change->json_data, change->json_data_len);
 	}
 	else
 	{
 		appendStringInfoString(buf, "{\"op\":\"delete\",\"key\":");
-		appendBinaryStringInfo(buf, page->json.data + change->json_key, change->json_key_len);
+		appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":null");
 	}
 	if (change->at.xid != 0)
@@ -225,11 +288,9 @@ write_change(StringInfo buf, const PollPage *page, const PollChange *change)
 	appendStringInfoChar(buf, '}');
 }
 
-/* page = NULL: nothing new */
 static void
 write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
 {
-	appendStringInfoString(buf, "{\"changes\":{");
 	for (int i = 0; i < set->n; i++)
 	{
 		bool		first = true;
@@ -238,7 +299,7 @@ write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
 			appendStringInfoChar(buf, ',');
 		escape_json(buf, NameStr(set->members[i].feed.name));
 		appendStringInfoString(buf, ":[");
-		for (int j = page ? page->feed_start[i] : 0; page && j < page->feed_start[i + 1]; j++)
+		for (int j = page->feed_start[i]; j < page->feed_start[i + 1]; j++)
 		{
 			if (page->by_feed[j]->result == POLL_RESULT_SKIP)
 				continue;
@@ -249,9 +310,12 @@ write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
 		}
 		appendStringInfoChar(buf, ']');
 	}
-	appendStringInfoChar(buf, '}');
 }
 
+/*
+ * The answer.  page = NULL: nothing new.  It is written where it stays, at
+ * about its size: it can be large, and is copied often enough on its way out.
+ */
 static text *
 envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 {
@@ -260,11 +324,19 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	char		timestamp[MAXDATELEN + 1];
 	int			utc = 0;
 
-	initStringInfo(&buf);
+	buf.maxlen = VARHDRSZ + set->empty_len + VARSIZE_ANY_EXHDR(cursor) + ENVELOPE_BYTES;
 	if (page)
-		enlargeStringInfo(&buf, page->json.len + 64 * page->nchanges);
-	write_changes(&buf, set, page);
-	appendStringInfoString(&buf, ",\"cursor\":\"");
+		buf.maxlen += page->json->len + CHANGE_BYTES * page->nchanges;
+	buf.data = palloc(buf.maxlen);
+	buf.len = VARHDRSZ;
+	buf.cursor = 0;
+
+	appendStringInfoString(&buf, "{\"changes\":{");
+	if (page && page->nchanges > 0)
+		write_changes(&buf, set, page);
+	else
+		appendBinaryStringInfo(&buf, poll_feedset_empty(set), set->empty_len);
+	appendStringInfoString(&buf, "},\"cursor\":\"");
 	appendBinaryStringInfo(&buf, VARDATA_ANY(cursor), VARSIZE_ANY_EXHDR(cursor));
 	appendStringInfoString(&buf, page && page->has_more ? "\",\"has_more\":true" :
 						   "\",\"has_more\":false");
@@ -277,7 +349,8 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	else
 		appendStringInfoString(&buf, ",\"timestamp\":null");
 	appendStringInfo(&buf, ",\"feeds_checked\":%d}", set->n);
-	return cstring_to_text_with_len(buf.data, buf.len);
+	SET_VARSIZE(buf.data, buf.len);
+	return (text *) buf.data;
 }
 
 /* poll.poll(feeds text[], cursor text, max_rows int) returns json */
@@ -296,7 +369,9 @@ poll_ext_poll(PG_FUNCTION_ARGS)
 
 	work_begin(&request);
 	read_page(&request, max_rows, POLL_CONTENT_ROWS, &page);
-	result = envelope(request.set, &page, poll_cursor_encode(&page.next));
+	cursor = poll_cursor_encode(&page.next);
+	MemoryContextSwitchTo(request.caller);
+	result = envelope(request.set, &page, cursor);
 	work_end(&request);
 	PG_RETURN_TEXT_P(result);
 }
@@ -360,7 +435,7 @@ put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, t
 	}
 	if (change != NULL)
 	{
-		values[n] = text_part(&page->json, change->json_key, change->json_key_len);
+		values[n] = text_part(page->json, change->json_key, change->json_key_len);
 		isnull[n] = false;
 	}
 	n++;
@@ -368,7 +443,7 @@ put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, t
 	{
 		if (change != NULL && change->result == POLL_RESULT_UPSERT)
 		{
-			values[n] = text_part(&page->json, change->json_data, change->json_data_len);
+			values[n] = text_part(page->json, change->json_data, change->json_data_len);
 			isnull[n] = false;
 		}
 		n++;
@@ -475,13 +550,16 @@ poll_ext_current_cursor(PG_FUNCTION_ARGS)
 {
 	PollRequest request;
 	PollCursor	cursor;
+	text	   *result;
 
 	request_init(&request, array_arg(fcinfo, 0), NULL);
 	work_begin(&request);
 	poll_position_now(&cursor, request.set, request.snapshot, &request.view);
 	poll_snapshot_flush(request.snapshot);
+	MemoryContextSwitchTo(request.caller);
+	result = poll_cursor_encode(&cursor);
 	work_end(&request);
-	PG_RETURN_TEXT_P(poll_cursor_encode(&cursor));
+	PG_RETURN_TEXT_P(result);
 }
 
 static void

@@ -638,7 +638,7 @@ poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int 
 	int			nargs = 0;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, &page->json);
+	receiver_init(&receiver, reader, page->json);
 	receiver.want_data = true;
 	receiver.page = page;
 	receiver.page_context = page_context;
