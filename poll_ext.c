@@ -63,6 +63,13 @@ schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 	poll_reader_invalidate(InvalidOid);
 }
 
+/* They also hold which types have a cast to json. */
+static void
+cast_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	poll_reader_invalidate(InvalidOid);
+}
+
 void
 _PG_init(void)
 {
@@ -75,4 +82,5 @@ _PG_init(void)
 	/* the owner of the database is in pg_database_owner */
 	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(CASTSOURCETARGET, cast_changed, (Datum) 0);
 }

@@ -172,24 +172,51 @@ INSERT INTO types VALUES
 	(2, NULL, -1, 0, 1e10, 1e-7, 1e20, false, '', '', '', '', '', '', 'infinity', '-infinity', 'infinity', '00:00',
 	 '-1 mon', NULL, '::1/64', 'null', '"x"', '{}', '{}', NULL, NULL, NULL, NULL, NULL, 'empty', '000', '');
 INSERT INTO types (id) VALUES (3);
-SELECT c.key, c.data::text = row_to_json(r)::text AS same FROM poll.changes('types') c JOIN types r ON r.id = (key->>'id')::int;
+SELECT c.key, c.data::text = row_to_json(tab)::text AS same FROM poll.changes('types') c JOIN types tab ON tab.id = (key->>'id')::int;
 SET TimeZone = 'Asia/Kolkata';
 SET DateStyle = 'SQL, DMY';
 SET IntervalStyle = 'iso_8601';
 SET extra_float_digits = 0;
 SET bytea_output = 'escape';
-SELECT c.key, c.data::text = row_to_json(r)::text AS same FROM poll.changes('types') c JOIN types r ON r.id = (key->>'id')::int;
+SELECT c.key, c.data::text = row_to_json(tab)::text AS same FROM poll.changes('types') c JOIN types tab ON tab.id = (key->>'id')::int;
 RESET ALL;
 \set VERBOSITY terse
 SELECT data->'tz', data->'weird "name"' FROM poll.changes('types') WHERE key->>'id' = '1';
 
 -- a type with a cast to json
-CREATE TYPE casted AS (x int);
+CREATE TYPE casted AS ENUM ('one');
 CREATE FUNCTION to_json_cast(casted) RETURNS json LANGUAGE sql AS $$ SELECT '"by cast"'::json $$;
+ALTER TABLE types ADD COLUMN casted casted DEFAULT 'one';
+SELECT data->'casted' FROM poll.changes('types', max_rows => 1);
 CREATE CAST (casted AS json) WITH FUNCTION to_json_cast(casted);
-ALTER TABLE types ADD COLUMN casted casted;
-UPDATE types SET casted = '(1)';
-SELECT c.key, c.data::text = row_to_json(r)::text AS same FROM poll.changes('types') c JOIN types r ON r.id = (key->>'id')::int;
+SELECT c.key, c.data::text = row_to_json(tab)::text AS same FROM poll.changes('types') c JOIN types tab ON tab.id = (key->>'id')::int;
+
+-- a poll within a poll, which may fail
+SELECT poll.untrack('a');
+DELETE FROM a;
+INSERT INTO a SELECT i, repeat('x', 3000) FROM generate_series(1, 2) i;
+SELECT poll.track('a');
+CREATE TYPE nested AS ENUM ('poll', 'fail');
+CREATE FUNCTION nested_json(nested) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+	IF $1 = 'fail' THEN
+		RAISE 'no json';
+	END IF;
+	RETURN (SELECT json_agg(e->'key') FROM json_array_elements(poll.poll('{a}')->'changes'->'a') e);
+END
+$$;
+CREATE CAST (nested AS json) WITH FUNCTION nested_json(nested);
+CREATE TABLE outermost (id int PRIMARY KEY, nested nested);
+SELECT poll.track('outermost');
+INSERT INTO outermost VALUES (1, 'poll'), (2, 'poll');
+SELECT poll.poll('{outermost}')->'changes';
+INSERT INTO outermost VALUES (3, 'fail');
+SELECT poll.poll('{outermost}')->'changes';
+UPDATE outermost SET nested = 'poll' WHERE id = 3;
+SELECT poll.poll('{outermost}')->'changes';
+SELECT poll.untrack('outermost');
+DROP TABLE outermost;
+DROP TYPE nested CASCADE;
 
 -- a transaction that has rewritten a table cannot see the others' version any more
 SELECT poll.current_cursor('{types}') AS c1 \gset

@@ -12,6 +12,7 @@
 #include "common/jsonapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -20,6 +21,15 @@
 #include "utils/lsyscache.h"
 
 #include "json.h"
+
+static bool
+has_json_cast(Oid type)
+{
+	Oid			function;
+
+	return find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function) ==
+		COERCION_PATH_FUNC;
+}
 
 static PollJsonKind
 kind_of(Oid type)
@@ -49,7 +59,7 @@ kind_of(Oid type)
 			return POLL_JSON_TEXT;
 		default:
 			/* types that are not built in may have a cast to json */
-			if (type >= FirstNormalObjectId ? !type_is_enum(type) :
+			if (type >= FirstNormalObjectId ? !type_is_enum(type) || has_json_cast(type) :
 				(OidIsValid(get_element_type(type)) || type_is_rowtype(type)))
 				return POLL_JSON_ANY;
 			return POLL_JSON_STRING;
