@@ -46,6 +46,7 @@
 typedef struct PollShared
 {
 	pg_atomic_uint64 clock;		/* the last version taken */
+	char		pad[PG_CACHE_LINE_SIZE - sizeof(pg_atomic_uint64)]; /* written all the time */
 	pg_atomic_uint64 floor;		/* 0, or: flushed before the start < floor */
 	pg_atomic_uint64 async;		/* see poll_async_read() */
 	pg_atomic_uint64 async_durable;
