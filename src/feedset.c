@@ -138,18 +138,8 @@ resolve(ArrayType *array)
 	PollFeedSet *set;
 
 	initStringInfo(&empty);
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0)
-			appendStringInfoChar(&empty, ',');
-		escape_json(&empty, names[i]);
-		appendStringInfoString(&empty, ":[]");
-	}
-	set = palloc0(offsetof(PollFeedSet, members) + n * sizeof(PollMember) + empty.len);
+	set = palloc0(offsetof(PollFeedSet, members) + n * sizeof(PollMember));
 	set->n = n;
-	set->empty_len = empty.len;
-	memcpy(poll_feedset_empty(set), empty.data, empty.len);
-
 	for (int i = 0; i < n; i++)
 	{
 		PollMember *member = &set->members[i];
@@ -164,7 +154,15 @@ resolve(ArrayType *array)
 									   hash_bytes((unsigned char *) names[i], strlen(names[i]) + 1));
 		set->ids_hash = hash_combine(set->ids_hash,
 									 hash_bytes((unsigned char *) &member->feed.id, sizeof(int64)));
+		if (i > 0)
+			appendStringInfoChar(&empty, ',');
+		escape_json(&empty, names[i]);
+		appendStringInfoString(&empty, ":[]");
 	}
+
+	set = repalloc(set, offsetof(PollFeedSet, members) + n * sizeof(PollMember) + empty.len);
+	set->empty_len = empty.len;
+	memcpy(poll_feedset_empty(set), empty.data, empty.len);
 	return set;
 }
 

@@ -327,6 +327,7 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	buf.maxlen = VARHDRSZ + set->empty_len + VARSIZE_ANY_EXHDR(cursor) + ENVELOPE_BYTES;
 	if (page)
 		buf.maxlen += page->json->len + CHANGE_BYTES * page->nchanges;
+	buf.maxlen = Min(buf.maxlen, MaxAllocSize);
 	buf.data = palloc(buf.maxlen);
 	buf.len = VARHDRSZ;
 	buf.cursor = 0;
