@@ -137,7 +137,8 @@ DROP ROLE regress_poll_planner;
 -- 'now' skips the table
 SELECT poll.current_cursor('{a}') AS c1 \gset
 SELECT p->'changes' AS changes, p->'has_more' AS has_more, p->>'cursor' = :'c1' AS same FROM poll.poll('{a}', 'now') p;
-SELECT count(*) FROM poll.changes('a', 'now');
+SELECT op, key, cursor = :'c1' AS same FROM poll.changes('a', 'now');
+SELECT key, cursor = :'c1' AS same FROM poll.changed_keys('a', 'now');
 SELECT poll.has_changes('{a}', 'now'), poll.has_changes('{a}', NULL);
 
 -- poll.changes(): each row with the cursor after it

@@ -463,14 +463,15 @@ put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, t
 
 /*
  * The rows of a page.  What the caller may not know is left out, but if the
- * page ends with it, or has found nothing so far, there is a last row that
- * consists of the cursor, so that the caller moves on.
+ * page ends with it, or has found nothing so far, or begins now, there is a
+ * last row that consists of the cursor, so that the caller moves on.
  */
 static void
 put_page(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *page,
 		 PollContent content)
 {
-	bool		skipped = page->nchanges == 0 && page->has_more && !page->behind;
+	bool		skipped = page->nchanges == 0 && !page->behind &&
+	(page->has_more || request->start == POLL_START_NOW);
 
 	for (int i = 0; i < page->nchanges; i++)
 	{

@@ -494,13 +494,14 @@ is_text_of(PollReader *reader, const PollChange *change, const Datum *values)
 
 /*
  * A key without a row: from its values or, if it has none under the key's
- * present type, as the strings that the log has.
+ * present type, as the strings that the log has.  The context is reset.
  */
 static void
 write_key(PollReader *reader, PollChange *change, const Datum *values, bool valid,
-		  StringInfo json)
+		  StringInfo json, MemoryContext context)
 {
 	PollKey    *key = reader->source.key;
+	MemoryContext old = MemoryContextSwitchTo(context);
 	char	   *parts[INDEX_MAX_KEYS];
 	int			n;
 
@@ -521,6 +522,8 @@ write_key(PollReader *reader, PollChange *change, const Datum *values, bool vali
 		appendStringInfoChar(json, '}');
 	}
 	change->json_key_len = json->len - change->json_key;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
 }
 
 /* The values of the changes' keys: n * ncolumns of them, and which are valid. */
@@ -607,21 +610,25 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo j
 	for (int i = 0; i < n; i++)
 		if (changes[i]->result == POLL_RESULT_DELETE)
 			write_key(reader, changes[i], &receiver.values[i * reader->source.key->ncolumns],
-					  valid[i], json);
+					  valid[i], json, receiver.row_context);
 	SPI_finish();
 }
 
 bool
 poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo json)
 {
+	MemoryContext context;
 	bool	   *valid;
 	Datum	   *values;
 
 	if (reader->rls)
 		return false;
+	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row", ALLOCSET_DEFAULT_SIZES);
 	values = parse_keys(reader, changes, n, &valid);
 	for (int i = 0; i < n; i++)
-		write_key(reader, changes[i], &values[i * reader->source.key->ncolumns], valid[i], json);
+		write_key(reader, changes[i], &values[i * reader->source.key->ncolumns], valid[i], json,
+				  context);
+	MemoryContextDelete(context);
 	return true;
 }
 

@@ -8,7 +8,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use PollTest;
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -23,15 +22,6 @@ shared_buffers = '16MB'
 autovacuum = off
 checkpoint_timeout = '1h'
 CONF
-
-# The most memory that the backend has had, in MB.
-sub peak_memory
-{
-	my ($db) = @_;
-	my ($kilobytes) = slurp_file('/proc/' . $db->{pg_pid} . '/status') =~ /^VmHWM:\s+(\d+) kB/m;
-
-	return $kilobytes / 1024;
-}
 
 # The peak of a session of its own that runs this.
 sub peak_of

@@ -18,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  new_node connect_to fetch_value decode_json
+  new_node connect_to fetch_value decode_json peak_memory
   start_child finish_children
   random_seed log_uniform table_rows differences
 );
@@ -75,6 +75,15 @@ sub fetch_value
 	my ($db, $sql, @values) = @_;
 
 	return ($db->selectrow_array($sql, undef, @values))[0];
+}
+
+# The most memory that the session's backend has had, in MB.  Needs /proc.
+sub peak_memory
+{
+	my ($db) = @_;
+	my ($kilobytes) = slurp_file('/proc/' . $db->{pg_pid} . '/status') =~ /^VmHWM:\s+(\d+) kB/m;
+
+	return $kilobytes / 1024;
 }
 
 # The seed of this run: POLL_TEST_SEED, or a new one.  Printed, so that a run
