@@ -191,6 +191,28 @@ INSERT INTO item SELECT g, 1, 'bulk' FROM generate_series(100001, 200000) g;
 SELECT sum(count) AS entries, count(*) < 600 AS few_rows, max(octet_length(entries)) <= 1900 AS inline
   FROM poll.change WHERE xid = (SELECT max(xid) FROM poll.change);
 
+-- also when they are put together from many savepoints, and none of it is lost on the way
+SELECT poll.current_cursor('{item}') AS c \gset
+DO $$
+BEGIN
+	FOR i IN 300001..302500 LOOP
+		BEGIN
+			INSERT INTO item VALUES (i, 1, 'nested');
+		EXCEPTION WHEN unique_violation THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$$;
+SELECT sum(count) AS entries, max(count) <= 1024 AS few_entries, max(octet_length(entries)) <= 1900 AS inline
+  FROM poll.change WHERE xid = (SELECT max(xid) FROM poll.change);
+WITH RECURSIVE page AS (
+	SELECT poll.poll('{item}', :'c', 700) AS p
+	UNION ALL
+	SELECT poll.poll('{item}', p->>'cursor', 700) FROM page WHERE (p->>'has_more')::bool
+)
+SELECT count(*) AS pages, sum(json_array_length(p->'changes'->'item')) AS changes FROM page;
+
 SELECT poll.untrack('item'), poll.untrack('child');
 DROP TABLE deferred, child, item;
 DROP FUNCTION make_child, late;

@@ -153,6 +153,27 @@ SELECT op, key, data, version IS NOT NULL AS version, abs(extract(epoch FROM now
 SELECT key, version IS NOT NULL AS version FROM poll.changed_keys('a', :'c1', 2);
 SELECT count(*) AS all_keys, count(DISTINCT version) AS versions, bool_and(changed_at <= clock_timestamp()) AS past FROM poll.changed_keys('a', :'c1');
 
+-- a look that finds nothing is remembered: then no function looks into the log until somebody writes
+CREATE FUNCTION looks(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint := (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change'::regclass);
+BEGIN
+	EXECUTE query;
+	RETURN (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change'::regclass) - before;
+END
+$$;
+SELECT poll.current_cursor('{a}') AS c1 \gset
+BEGIN;
+INSERT INTO a SELECT g, 'in the log before its end' FROM generate_series(1001, 4000) g;
+ROLLBACK;
+SELECT looks(format('SELECT poll.poll(''{a}'', %L)', :'c1')) > 0 AS looks;
+SELECT looks(format('SELECT poll.poll(''{a}'', %L)', :'c1')),
+	   looks(format('SELECT poll.has_changes(''{a}'', %L)', :'c1')),
+	   looks(format('SELECT * FROM poll.changes(''a'', %L)', :'c1'));
+UPDATE a SET v = v || '!' WHERE id = (SELECT min(id) FROM a);
+SELECT looks(format('SELECT poll.has_changes(''{a}'', %L)', :'c1')) > 0 AS looks, poll.has_changes('{a}', :'c1');
+DROP FUNCTION looks;
+
 -- rows as row_to_json() has them
 CREATE TYPE pair AS (x int, y text);
 CREATE DOMAIN answer AS int CHECK (VALUE = 42);

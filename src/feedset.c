@@ -42,7 +42,7 @@
 typedef struct CachedSetTag
 {
 	uint64		hash;			/* of the array */
-	Oid			userid;
+	uint64		userid;			/* no Oid: the bytes are compared, padding too */
 } CachedSetTag;
 
 typedef struct CachedSet
@@ -194,11 +194,10 @@ check_shown(const PollFeedSet *set, Snapshot snapshot)
 static CachedSetTag
 make_tag(ArrayType *names)
 {
-	CachedSetTag tag;
+	CachedSetTag tag = {
+		hash_bytes_extended((unsigned char *) names, VARSIZE(names), 0), GetUserId()
+	};
 
-	memset(&tag, 0, sizeof(tag));
-	tag.hash = hash_bytes_extended((unsigned char *) names, VARSIZE(names), 0);
-	tag.userid = GetUserId();
 	return tag;
 }
 

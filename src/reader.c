@@ -51,7 +51,7 @@
 typedef struct PollReaderTag
 {
 	int64		feed;
-	Oid			userid;
+	uint64		userid;			/* no Oid: the bytes are compared, padding too */
 } PollReaderTag;
 
 struct PollReader
@@ -268,7 +268,6 @@ poll_reader_open(const PollFeed *feed)
 	else if (hash_get_num_entries(readers) > MAX_READERS)
 		forget_readers();
 
-	memset(&tag, 0, sizeof(tag));
 	tag.feed = feed->id;
 	tag.userid = GetUserId();
 	cached = hash_search(readers, &tag, HASH_ENTER, &found);
