@@ -54,6 +54,7 @@ typedef struct CachedSet
 
 static MemoryContext set_context = NULL;
 static HTAB *sets = NULL;
+static CachedSet *last_set = NULL;	/* the one used last, or NULL */
 static uint64 sets_generation = 0;
 
 static void
@@ -65,6 +66,7 @@ forget_sets(void)
 		MemoryContextDelete(set_context);
 	set_context = NULL;
 	sets = NULL;
+	last_set = NULL;
 	set_context = AllocSetContextCreate(TopMemoryContext, "poll_ext feed sets",
 										ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(CachedSetTag);
@@ -201,30 +203,41 @@ make_tag(ArrayType *names)
 	return tag;
 }
 
+static bool
+is_set_of(const CachedSet *cached, ArrayType *names)
+{
+	return cached != NULL && cached->names != NULL && cached->tag.userid == GetUserId() &&
+		VARSIZE(cached->names) == VARSIZE(names) &&
+		memcmp(cached->names, names, VARSIZE(names)) == 0;
+}
+
 /* The valid entry for these names, or NULL. */
 static CachedSet *
-find_set(ArrayType *names, const CachedSetTag *tag)
+find_set(ArrayType *names)
 {
+	CachedSetTag tag;
 	CachedSet  *cached;
 
 	if (sets == NULL || sets_generation != poll_catalog_generation())
 		return NULL;
-	cached = hash_search(sets, tag, HASH_FIND, NULL);
-	if (cached == NULL || cached->names == NULL ||
-		VARSIZE(cached->names) != VARSIZE(names) ||
-		memcmp(cached->names, names, VARSIZE(names)) != 0)
+	if (is_set_of(last_set, names))
+		return last_set;
+	tag = make_tag(names);
+	cached = hash_search(sets, &tag, HASH_FIND, NULL);
+	if (!is_set_of(cached, names))
 		return NULL;
+	last_set = cached;
 	return cached;
 }
 
 PollFeedSet *
 poll_feedset_get(ArrayType *names, Snapshot snapshot)
 {
-	CachedSetTag tag = make_tag(names);
-	CachedSet  *cached = find_set(names, &tag);
+	CachedSet  *cached = find_set(names);
 
 	if (cached == NULL)
 	{
+		CachedSetTag tag = make_tag(names);
 		PollFeedSet *set;
 		MemoryContext old;
 		uint64		before;
@@ -266,8 +279,7 @@ poll_feedset_copy(const PollFeedSet *set)
 void
 poll_feedset_learn(ArrayType *names, const PollFeedSet *copy)
 {
-	CachedSetTag tag = make_tag(names);
-	CachedSet  *cached = find_set(names, &tag);
+	CachedSet  *cached = find_set(names);
 
 	if (cached == NULL || cached->set->ids_hash != copy->ids_hash)
 		return;

@@ -322,6 +322,7 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	StringInfoData buf;
 	TimestampTz time = poll_snapshot_time();
 	char		timestamp[MAXDATELEN + 1];
+	char		number[MAXINT8LEN + 1];
 	int			utc = 0;
 
 	buf.maxlen = VARHDRSZ + set->empty_len + VARSIZE_ANY_EXHDR(cursor) + ENVELOPE_BYTES;
@@ -344,12 +345,16 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	if (page && page->behind)
 		appendStringInfoString(&buf, ",\"behind\":true");
 	if (time != 0)
-		appendStringInfo(&buf, ",\"timestamp\":\"%s\"",
-						 JsonEncodeDateTime(timestamp, TimestampTzGetDatum(time),
-											TIMESTAMPTZOID, &utc));
+	{
+		appendStringInfoString(&buf, ",\"timestamp\":\"");
+		appendStringInfoString(&buf, JsonEncodeDateTime(timestamp, TimestampTzGetDatum(time),
+														TIMESTAMPTZOID, &utc));
+		appendStringInfoString(&buf, "\",\"feeds_checked\":");
+	}
 	else
-		appendStringInfoString(&buf, ",\"timestamp\":null");
-	appendStringInfo(&buf, ",\"feeds_checked\":%d}", set->n);
+		appendStringInfoString(&buf, ",\"timestamp\":null,\"feeds_checked\":");
+	appendBinaryStringInfo(&buf, number, pg_ltoa(set->n, number));
+	appendStringInfoChar(&buf, '}');
 	SET_VARSIZE(buf.data, buf.len);
 	return (text *) buf.data;
 }
