@@ -13,10 +13,19 @@ CREATE TABLE poll.feed (
 	id bigint PRIMARY KEY DEFAULT pg_catalog.nextval('poll.feed_id_seq'),
 	name text COLLATE "C" NOT NULL UNIQUE,
 	relation regclass NOT NULL,
+	columns name[],
+	scope name[],
 	always boolean NOT NULL DEFAULT false,
-	tracked_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+	expose_deletes boolean NOT NULL DEFAULT false,
+	tracked_at timestamptz NOT NULL
 );
 COMMENT ON TABLE poll.feed IS 'registry: the tracked tables (dumped)';
+
+CREATE TABLE poll.shape (
+	feed bigint PRIMARY KEY REFERENCES poll.feed ON DELETE CASCADE,
+	shape text NOT NULL
+);
+COMMENT ON TABLE poll.shape IS 'the columns and the key of each feed, as they were after the last DDL (not dumped)';
 
 CREATE TABLE poll.change (
 	channel bigint NOT NULL,
@@ -29,10 +38,11 @@ CREATE INDEX change_idx ON poll.change (channel, xid, version);
 COMMENT ON TABLE poll.change IS 'change log: chunks of (operation, key) by channel, top-level transaction and version (not dumped)';
 
 CREATE TABLE poll.epoch (
-	value bigint NOT NULL
+	value bigint NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE poll.epoch IS 'a random number that tells this change log from any other (not dumped)';
-INSERT INTO poll.epoch
+INSERT INTO poll.epoch (value)
 	SELECT ('x' || pg_catalog.right(pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint;
 
 SELECT pg_catalog.pg_extension_config_dump('poll.feed', '');
@@ -47,6 +57,11 @@ AS 'MODULE_PATHNAME', 'poll_ext_capture'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.capture() IS 'AFTER ROW trigger of a tracked table, created by poll.track(); argument: the id of its feed';
 
+CREATE FUNCTION poll.capture_truncate() RETURNS trigger
+AS 'MODULE_PATHNAME', 'poll_ext_capture_truncate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.capture_truncate() IS 'AFTER TRUNCATE trigger of a tracked table and its partitions, created by poll.track(); argument: the id of its feed';
+
 CREATE FUNCTION poll.feed_changed() RETURNS trigger
 AS 'MODULE_PATHNAME', 'poll_ext_feed_changed'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -60,12 +75,13 @@ ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER feed_changed;
 -- Tracking.
 --
 
-CREATE FUNCTION poll.track(relation regclass, feed text DEFAULT NULL, always boolean DEFAULT false)
+CREATE FUNCTION poll.track(relation regclass, feed text DEFAULT NULL, columns name[] DEFAULT NULL,
+	scope name[] DEFAULT NULL, always boolean DEFAULT false, expose_deletes boolean DEFAULT false)
 RETURNS text
 AS 'MODULE_PATHNAME', 'poll_ext_track'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION poll.track(regclass, text, boolean) IS
-'Starts to track a table as a feed and returns the feed''s name (default: the table''s). Needs ownership. always: also capture what logical replication applies. Errors: no key, not a permanent table, name taken.';
+COMMENT ON FUNCTION poll.track(regclass, text, name[], name[], boolean, boolean) IS
+'Starts to track a table as a feed and returns the feed''s name (default: the table''s). Needs ownership. columns: show only these; scope: columns whose values divide the feed; always: also capture what logical replication applies; expose_deletes: tell callers under row-level security the keys of rows that they cannot see any more. Errors: no key, not a permanent table, name taken, no such column.';
 
 CREATE FUNCTION poll.untrack(feed text) RETURNS void
 AS 'MODULE_PATHNAME', 'poll_ext_untrack'
@@ -80,7 +96,10 @@ SELECT f.name AS feed,
 		  FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
 		  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 		 WHERE k.n <= i.indnkeyatts) AS key,
+	   f.columns,
+	   f.scope,
 	   f.always,
+	   f.expose_deletes,
 	   f.tracked_at
   FROM poll.feed f
   JOIN pg_catalog.pg_class c ON c.oid = f.relation
@@ -95,47 +114,52 @@ SELECT f.name AS feed,
    AND (pg_catalog.has_table_privilege(f.relation, 'SELECT')
 		OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
 			  FROM pg_catalog.pg_attribute a
-			 WHERE a.attrelid = f.relation AND a.attnum > 0 AND NOT a.attisdropped));
+			 WHERE a.attrelid = f.relation AND a.attnum > 0 AND NOT a.attisdropped
+			   AND (f.columns IS NULL OR a.attname = ANY (f.columns || f.scope)
+					OR a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]))));
 COMMENT ON VIEW poll.feeds IS 'the feeds whose tables the caller may read';
 
 --
 -- Reading.
 --
 
-CREATE FUNCTION poll.poll(feeds text[], cursor text DEFAULT NULL, max_rows integer DEFAULT 100)
+CREATE FUNCTION poll.poll(feeds text[], cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
+	scope jsonb DEFAULT NULL)
 RETURNS json
 AS 'MODULE_PATHNAME', 'poll_ext_poll'
 LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION poll.poll(text[], text, integer) IS
-'What changed in the feeds since the cursor, from one snapshot: {"changes": {"<feed>": [{"op": "upsert"|"delete", "key": {...}, "data": {...}|null, "version": microseconds since 1970|null}, ...]}, "cursor": "...", "has_more": bool, "timestamp": "...", "feeds_checked": n}. Without a cursor: full sync, then on; ''now'': from now on. max_rows: 1 to 10000. Errors: PT400, PT404, PT410.';
+COMMENT ON FUNCTION poll.poll(text[], text, integer, jsonb) IS
+'What changed in the feeds since the cursor, from one snapshot: {"changes": {"<feed>": [{"op": "upsert"|"delete"|"truncate", "key": {...}|null, "data": {...}|null, "version": microseconds since 1970|null}, ...]}, "cursor": "...", "has_more": bool, "timestamp": "...", "feeds_checked": n}. Without a cursor: full sync, then on; ''now'': from now on. max_rows: 1 to 10000. Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.changes(feed text, cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
+	scope jsonb DEFAULT NULL,
 	OUT op text, OUT key json, OUT data json, OUT version bigint, OUT changed_at timestamptz,
 	OUT cursor text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'poll_ext_changes'
 LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
-COMMENT ON FUNCTION poll.changes(text, text, integer) IS
-'What changed in a feed since the cursor, a row per key at its last change, each with the cursor after it. op: upsert, delete, or skip (only the cursor moves on). Errors: PT400, PT404, PT410.';
+COMMENT ON FUNCTION poll.changes(text, text, integer, jsonb) IS
+'What changed in a feed since the cursor, a row per key at its last change, each with the cursor after it. op: upsert, delete, truncate (all rows are gone; no key), or skip (only the cursor moves on). Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.changed_keys(feed text, cursor text, max_rows integer DEFAULT 1000,
+	scope jsonb DEFAULT NULL,
 	OUT key json, OUT version bigint, OUT changed_at timestamptz, OUT cursor text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'poll_ext_changed_keys'
 LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
-COMMENT ON FUNCTION poll.changed_keys(text, text, integer) IS
-'The keys that changed in a feed since the cursor, without their rows, each with the cursor after it. Errors: PT400, PT404, PT410.';
+COMMENT ON FUNCTION poll.changed_keys(text, text, integer, jsonb) IS
+'The keys that changed in a feed since the cursor, without their rows, each with the cursor after it. A row with a version and no key: TRUNCATE. Errors: PT400, PT404, PT410.';
 
-CREATE FUNCTION poll.has_changes(feeds text[], cursor text) RETURNS boolean
+CREATE FUNCTION poll.has_changes(feeds text[], cursor text, scope jsonb DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'poll_ext_has_changes'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION poll.has_changes(text[], text) IS
+COMMENT ON FUNCTION poll.has_changes(text[], text, jsonb) IS
 'Would a poll of the feeds with this cursor have anything to say? Errors: PT400, PT404, PT410.';
 
-CREATE FUNCTION poll.current_cursor(feeds text[]) RETURNS text
+CREATE FUNCTION poll.current_cursor(feeds text[], scope jsonb DEFAULT NULL) RETURNS text
 AS 'MODULE_PATHNAME', 'poll_ext_current_cursor'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION poll.current_cursor(text[]) IS
+COMMENT ON FUNCTION poll.current_cursor(text[], jsonb) IS
 'The cursor that has seen everything so far. Errors: PT400, PT404.';
 
 CREATE FUNCTION poll.cursor_info(cursor text,
@@ -147,10 +171,40 @@ COMMENT ON FUNCTION poll.cursor_info(text) IS
 'What a cursor says, for the curious: complete, cut or full sync; everything below next_xid was seen but for open_xids, and of at_xid all up to at_version; lsn: where the server was that cut it; last_key: of a full sync; current: is it of this log? Errors: PT400.';
 
 --
+-- Event triggers: what DDL does to tracked tables.
+--
+
+CREATE FUNCTION poll.ddl_end() RETURNS event_trigger
+AS 'MODULE_PATHNAME', 'poll_ext_ddl_end'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.ddl_end() IS 'ddl_command_end: resets feeds that show something else now';
+
+CREATE FUNCTION poll.ddl_drop() RETURNS event_trigger
+AS 'MODULE_PATHNAME', 'poll_ext_ddl_drop'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.ddl_drop() IS 'sql_drop: forgets the feeds of dropped tables, resets those that lost partitions or columns';
+
+CREATE FUNCTION poll.ddl_rewrite() RETURNS event_trigger
+AS 'MODULE_PATHNAME', 'poll_ext_ddl_rewrite'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.ddl_rewrite() IS 'table_rewrite: resets feeds of tables whose rows are computed anew';
+
+CREATE EVENT TRIGGER poll_ddl_end ON ddl_command_end
+	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER')
+	EXECUTE FUNCTION poll.ddl_end();
+CREATE EVENT TRIGGER poll_ddl_drop ON sql_drop
+	EXECUTE FUNCTION poll.ddl_drop();
+CREATE EVENT TRIGGER poll_ddl_rewrite ON table_rewrite
+	EXECUTE FUNCTION poll.ddl_rewrite();
+ALTER EVENT TRIGGER poll_ddl_end ENABLE ALWAYS;
+ALTER EVENT TRIGGER poll_ddl_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER poll_ddl_rewrite ENABLE ALWAYS;
+
+--
 -- Privileges.  Whoever may SELECT from a table may poll it; the functions check.
 --
 
-REVOKE ALL ON poll.feed, poll.change, poll.epoch FROM PUBLIC;
+REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.epoch FROM PUBLIC;
 REVOKE ALL ON SEQUENCE poll.feed_id_seq FROM PUBLIC;
 GRANT USAGE ON SCHEMA poll TO PUBLIC;
 GRANT SELECT ON poll.feeds TO PUBLIC;

@@ -35,7 +35,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/partition.h"
 #include "commands/trigger.h"
 #include "lib/ilist.h"
 #include "utils/builtins.h"
@@ -51,7 +53,7 @@
 #include "shmem.h"
 
 /* more buffers than this are written at once */
-#define MAX_BUFFERS		256
+#define MAX_BUFFERS		4096
 
 /* a buffer that a huge key has blown up is not kept */
 #define MAX_KEPT_BYTES	8192
@@ -67,10 +69,14 @@ typedef struct PollTrigger
 {
 	Oid			tgoid;			/* hash key */
 	Oid			relid;
+	Oid			root;			/* the feed's table: relid, or what it is a partition of */
 	bool		valid;			/* reset by the relcache callback */
-	int64		channel;		/* 0 = logs nothing */
+	int64		channel;		/* the feed's; 0 = logs nothing */
+	MemoryContext context;		/* holds what follows */
 	PollKey    *key;
-	MemoryContext context;		/* holds the key */
+	PollKey    *scope;			/* NULL = none */
+	int			nwatched;		/* an UPDATE of none of these is no change */
+	AttrNumber *watched;
 } PollTrigger;
 
 typedef struct PollBufferTag
@@ -96,6 +102,7 @@ static HTAB *buffer_hash;
 static dlist_head buffer_list = DLIST_STATIC_INIT(buffer_list);
 static PollBuffer *last_buffer = NULL;	/* the one used last, or NULL */
 static StringInfoData key_text;
+static int64 empty_feed = 0;		/* see poll_capture_set_empty() */
 static bool write_through = false;	/* no event will come to write it later */
 static bool wrote = false;		/* any chunk in this transaction */
 
@@ -215,6 +222,38 @@ buffer_add(int64 channel, PollOp op)
 	}
 }
 
+/*
+ * An entry that is about the whole feed.  It is written at once: what follows
+ * must have later versions, while for what came before the order does not
+ * matter, since a poll looks at the rows.
+ */
+void
+poll_capture_barrier(int64 channel, PollOp op, const char *payload, int len)
+{
+	PollBuffer *buffer;
+
+	if (buffer_context == NULL)
+		buffers_create();
+	buffer = buffer_find(channel, GetCurrentTransactionNestLevel(), true);
+	if (!fits(buffer, 1, len + 4))
+		buffer_write(buffer);
+	poll_entry_append(&buffer->entries, op, payload, len);
+	buffer->count++;
+	buffer_write(buffer);
+}
+
+bool
+poll_capture_is_empty(int64 feed)
+{
+	return empty_feed == feed;
+}
+
+void
+poll_capture_set_empty(int64 feed)
+{
+	empty_feed = feed;
+}
+
 /* The last buffer of the list if it is of that level. */
 static PollBuffer *
 buffer_of_level(int level)
@@ -244,6 +283,7 @@ static void
 forget_all(bool failed)
 {
 	last_buffer = NULL;
+	empty_feed = 0;
 	write_through = false;
 	wrote = false;
 	if (!failed)
@@ -344,6 +384,7 @@ level_aborted(int level)
 {
 	PollBuffer *buffer;
 
+	empty_feed = 0;
 	while ((buffer = buffer_of_level(level)) != NULL)
 		buffer_drop(buffer);
 }
@@ -394,21 +435,20 @@ poll_capture_invalidate(Oid relid)
 		return;
 	hash_seq_init(&status, triggers);
 	while ((trigger = hash_seq_search(&status)) != NULL)
-		if (!OidIsValid(relid) || trigger->relid == relid)
+		if (!OidIsValid(relid) || trigger->relid == relid || trigger->root == relid)
 			trigger->valid = false;
 }
 
-/* The feed that the trigger belongs to, or 0. */
-static int64
-trigger_channel(Trigger *trigger, Relation rel)
+/* The feed that the trigger of rel belongs to. */
+bool
+poll_capture_feed(Trigger *trigger, Relation rel, PollFeed *feed)
 {
-	PollFeed	feed;
-
-	if (trigger->tgnargs != 1)
-		return 0;
-	if (!poll_catalog_find_id(strtoi64(trigger->tgargs[0], NULL, 10), &feed))
-		return 0;
-	return feed.relid == RelationGetRelid(rel) ? feed.id : 0;
+	if (trigger->tgnargs != 1 ||
+		!poll_catalog_find_id(strtoi64(trigger->tgargs[0], NULL, 10), feed))
+		return false;
+	return feed->relid == RelationGetRelid(rel) ||
+		(rel->rd_rel->relispartition &&
+		 list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), feed->relid));
 }
 
 /* Somebody up the stack may be using the key: it goes with the transaction. */
@@ -421,22 +461,49 @@ trigger_retire(PollTrigger *entry)
 	entry->key = NULL;
 }
 
+/* The columns that the feed shows, or all. */
+static void
+watch_columns(PollTrigger *entry, Relation rel, List *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	ListCell   *lc;
+
+	entry->watched = palloc(sizeof(AttrNumber) * Max(desc->natts, list_length(columns)));
+	entry->nwatched = 0;
+	foreach(lc, columns)
+		entry->watched[entry->nwatched++] = poll_key_attnum(rel, lfirst(lc));
+	for (int i = 0; columns == NIL && i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			entry->watched[entry->nwatched++] = i + 1;
+}
+
 static void
 trigger_build(PollTrigger *entry, Trigger *trigger, Relation rel)
 {
 	MemoryContext old;
+	PollFeed	feed;
+	Relation	root;
+	List	   *columns;
+	List	   *scope;
 
 	trigger_retire(entry);
-	entry->relid = RelationGetRelid(rel);
+	entry->relid = entry->root = RelationGetRelid(rel);
 	entry->valid = true;		/* until an invalidation, from here on */
 	entry->channel = CHANNEL_UNKNOWN;
-	entry->channel = trigger_channel(trigger, rel);
+	entry->channel = poll_capture_feed(trigger, rel, &feed) ? feed.id : 0;
 	if (entry->channel == 0)
 		return;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "poll_ext trigger",
 										   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(entry->context);
-	entry->key = poll_key_build(rel);
+	poll_catalog_lists(feed.id, &columns, &scope);
+	watch_columns(entry, rel, columns);
+	entry->scope = scope == NIL ? NULL : poll_key_of_columns(rel, scope);
+	entry->root = feed.relid;
+	root = table_open(feed.relid, AccessShareLock);
+	entry->key = poll_key_build(root);
+	poll_key_map(entry->key, root, rel);
+	table_close(root, AccessShareLock);
 	MemoryContextSwitchTo(old);
 }
 
@@ -497,15 +564,25 @@ trigger_find(Trigger *trigger, Relation rel)
 	return entry;
 }
 
-/* Are the tuples of an UPDATE the same, byte by byte or value by value? */
 static bool
-rows_equal(TriggerData *trigdata)
+columns_equal(TupleDesc desc, AttrNumber attnum, TupleTableSlot *a, TupleTableSlot *b)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, attnum - 1);
+	bool		oldnull;
+	bool		newnull;
+	Datum		old = slot_getattr(a, attnum, &oldnull);
+	Datum		new = slot_getattr(b, attnum, &newnull);
+
+	return oldnull == newnull &&
+		(oldnull || datum_image_eq(old, new, att->attbyval, att->attlen));
+}
+
+/* Does the UPDATE change nothing that the feed shows? */
+static bool
+rows_equal(const PollTrigger *trigger, TriggerData *trigdata)
 {
 	HeapTupleHeader old = trigdata->tg_trigtuple->t_data;
 	HeapTupleHeader new = trigdata->tg_newtuple->t_data;
-	TupleTableSlot *oldslot = trigdata->tg_trigslot;
-	TupleTableSlot *newslot = trigdata->tg_newslot;
-	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
 
 	if (trigdata->tg_trigtuple->t_len == trigdata->tg_newtuple->t_len &&
 		old->t_hoff == new->t_hoff &&
@@ -515,46 +592,52 @@ rows_equal(TriggerData *trigdata)
 			   trigdata->tg_newtuple->t_len - SizeofHeapTupleHeader) == 0)
 		return true;
 
-	slot_getallattrs(oldslot);
-	slot_getallattrs(newslot);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (att->attisdropped)
-			continue;
-		if (oldslot->tts_isnull[i] != newslot->tts_isnull[i])
+	for (int i = 0; i < trigger->nwatched; i++)
+		if (!columns_equal(RelationGetDescr(trigdata->tg_relation), trigger->watched[i],
+						   trigdata->tg_trigslot, trigdata->tg_newslot))
 			return false;
-		if (!oldslot->tts_isnull[i] &&
-			!datum_image_eq(oldslot->tts_values[i], newslot->tts_values[i],
-							att->attbyval, att->attlen))
-			return false;
-	}
 	return true;
 }
 
+/* Is a key or a scope the same before and after an UPDATE? */
 static bool
-keys_equal(const PollKey *key, TupleTableSlot *a, TupleTableSlot *b)
+keys_equal(const PollKey *key, TriggerData *trigdata)
 {
 	for (int i = 0; i < key->ncolumns; i++)
-	{
-		const PollKeyColumn *column = &key->columns[i];
-		bool		isnull;
-		Datum		old = slot_getattr(a, column->attnum, &isnull);
-		Datum		new = slot_getattr(b, column->attnum, &isnull);
-
-		if (!datum_image_eq(old, new, column->typbyval, column->typlen))
+		if (!columns_equal(RelationGetDescr(trigdata->tg_relation), key->columns[i].attnum,
+						   trigdata->tg_trigslot, trigdata->tg_newslot))
 			return false;
-	}
 	return true;
 }
 
 static void
 log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
 {
+	int64		channel = trigger->channel;
+
+	if (empty_feed == channel)
+		empty_feed = 0;
 	reset_string(&key_text);
+	if (trigger->scope != NULL)
+	{
+		poll_scope_append(&key_text, trigger->scope, slot);
+		channel = poll_scope_channel(channel, key_text.data, key_text.len);
+		resetStringInfo(&key_text);
+	}
 	poll_key_append(&key_text, trigger->key, slot);
-	buffer_add(trigger->channel, op);
+	buffer_add(channel, op);
+}
+
+static void
+log_update(PollTrigger *trigger, TriggerData *trigdata)
+{
+	bool		moved = !keys_equal(trigger->key, trigdata) ||
+		(trigger->scope != NULL && !keys_equal(trigger->scope, trigdata));
+
+	if (moved)
+		log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);
+	if (moved || !rows_equal(trigger, trigdata))
+		log_change(trigger, POLL_OP_UPSERT, trigdata->tg_newslot);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW; argument: the feed's id. */
@@ -582,11 +665,7 @@ poll_ext_capture(PG_FUNCTION_ARGS)
 		log_change(trigger, POLL_OP_UPSERT, trigdata->tg_trigslot);
 	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);
-	else if (!rows_equal(trigdata))
-	{
-		if (!keys_equal(trigger->key, trigdata->tg_trigslot, trigdata->tg_newslot))
-			log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);
-		log_change(trigger, POLL_OP_UPSERT, trigdata->tg_newslot);
-	}
+	else
+		log_update(trigger, trigdata);
 	return PointerGetDatum(NULL);
 }

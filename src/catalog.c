@@ -25,10 +25,12 @@
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -37,12 +39,19 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "error.h"
 
 #define ANUM_FEED_ID		1
 #define ANUM_FEED_NAME		2
 #define ANUM_FEED_RELATION	3
+#define ANUM_FEED_COLUMNS	4
+#define ANUM_FEED_SCOPE		5
+#define ANUM_FEED_ALWAYS	6
+#define ANUM_FEED_EXPOSE	7
+#define ANUM_FEED_TRACKED	8
 #define ANUM_EPOCH_VALUE	1
 
 /* The oids of our relations; all or none. */
@@ -55,6 +64,13 @@ typedef struct PollRelations
 	Oid			epoch;
 	uint64		epoch_value;	/* without the timeline */
 } PollRelations;
+
+typedef struct PollRegistryFeed
+{
+	PollFeed	feed;			/* begins with the hash key */
+	ArrayType  *columns;		/* of name, or NULL */
+	ArrayType  *scope;
+} PollRegistryFeed;
 
 typedef struct PollFeedName
 {
@@ -167,20 +183,48 @@ poll_catalog_generation(void)
 	return generation;
 }
 
+/* A copy of an array, in the context; NULL for NULL. */
+static ArrayType *
+array_attr(HeapTuple tuple, int attnum, TupleDesc desc, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, attnum, desc, &isnull);
+	MemoryContext old;
+	ArrayType  *array;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	array = DatumGetArrayTypePCopy(value);
+	MemoryContextSwitchTo(old);
+	return array;
+}
+
 /* Enters the feed of one tuple of poll.feed. */
 static void
-registry_enter(HTAB *by_id, HTAB *by_name, HTAB *relids, HeapTuple tuple, TupleDesc desc)
+registry_enter(HTAB *by_id, HTAB *by_name, HTAB *relids, HeapTuple tuple, TupleDesc desc,
+			   MemoryContext context)
 {
+	PollRegistryFeed entry;
 	PollFeed	feed;
 	bool		isnull;
 
+	memset(&feed, 0, sizeof(feed));
 	feed.id = DatumGetInt64(heap_getattr(tuple, ANUM_FEED_ID, desc, &isnull));
 	namestrcpy(&feed.name,
 			   TextDatumGetCString(heap_getattr(tuple, ANUM_FEED_NAME, desc, &isnull)));
 	feed.relid = DatumGetObjectId(heap_getattr(tuple, ANUM_FEED_RELATION, desc, &isnull));
 	feed.xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	feed.always = DatumGetBool(heap_getattr(tuple, ANUM_FEED_ALWAYS, desc, &isnull));
+	feed.expose_deletes = DatumGetBool(heap_getattr(tuple, ANUM_FEED_EXPOSE, desc, &isnull));
+	feed.tracked_at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_FEED_TRACKED, desc, &isnull));
+	entry.columns = array_attr(tuple, ANUM_FEED_COLUMNS, desc, context);
+	entry.scope = array_attr(tuple, ANUM_FEED_SCOPE, desc, context);
+	feed.projected = entry.columns != NULL;
+	feed.scoped = entry.scope != NULL;
+	entry.feed = feed;
 
-	*(PollFeed *) hash_search(by_id, &feed.id, HASH_ENTER, NULL) = feed;
+	*(PollRegistryFeed *) hash_search(by_id, &feed.id, HASH_ENTER, NULL) = entry;
 	((PollFeedName *) hash_search(by_name, &feed.name, HASH_ENTER, NULL))->id = feed.id;
 	hash_search(relids, &feed.relid, HASH_ENTER, NULL);
 }
@@ -200,7 +244,7 @@ registry_load(void)
 	context = AllocSetContextCreate(TopMemoryContext, "poll_ext feeds", ALLOCSET_SMALL_SIZES);
 	ctl.hcxt = context;
 	ctl.keysize = sizeof(int64);
-	ctl.entrysize = sizeof(PollFeed);
+	ctl.entrysize = sizeof(PollRegistryFeed);
 	by_id = hash_create("poll_ext feeds by id", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.keysize = sizeof(NameData);
 	ctl.entrysize = sizeof(PollFeedName);
@@ -217,7 +261,7 @@ registry_load(void)
 		rel = table_open(poll_catalog_feed(), AccessShareLock);
 		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-			registry_enter(by_id, by_name, relids, tuple, RelationGetDescr(rel));
+			registry_enter(by_id, by_name, relids, tuple, RelationGetDescr(rel), context);
 		systable_endscan(scan);
 		table_close(rel, AccessShareLock);
 	}
@@ -237,6 +281,14 @@ registry_load(void)
 	registry_relids = relids;
 }
 
+static PollRegistryFeed *
+registry_find(int64 id)
+{
+	if (registry_stale)
+		registry_load();
+	return hash_search(registry_by_id, &id, HASH_FIND, NULL);
+}
+
 bool
 poll_catalog_find(const char *name, PollFeed *feed)
 {
@@ -247,23 +299,70 @@ poll_catalog_find(const char *name, PollFeed *feed)
 	if (registry_stale)
 		registry_load();
 	entry = hash_search(registry_by_name, name, HASH_FIND, NULL);
-	if (entry == NULL)
-		return false;
-	*feed = *(PollFeed *) hash_search(registry_by_id, &entry->id, HASH_FIND, NULL);
-	return true;
+	return entry != NULL && poll_catalog_find_id(entry->id, feed);
 }
 
 bool
 poll_catalog_find_id(int64 id, PollFeed *feed)
 {
-	PollFeed   *entry;
+	PollRegistryFeed *entry = registry_find(id);
+
+	if (entry != NULL)
+		*feed = entry->feed;
+	return entry != NULL;
+}
+
+/* An array of names as a list of strings. */
+static List *
+name_list(ArrayType *array)
+{
+	List	   *list = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	if (array == NULL)
+		return NIL;
+	deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		list = lappend(list, pstrdup(NameStr(*DatumGetName(elements[i]))));
+	return list;
+}
+
+void
+poll_catalog_lists(int64 id, List **columns, List **scope)
+{
+	PollRegistryFeed *entry = registry_find(id);
+
+	if (entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_NOT_FOUND),
+				 errmsg("the feed is not tracked any more")));
+	*columns = name_list(entry->columns);
+	*scope = name_list(entry->scope);
+}
+
+List *
+poll_catalog_feeds_of(Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	PollRegistryFeed *entry;
+	List	   *ids = NIL;
 
 	if (registry_stale)
 		registry_load();
-	entry = hash_search(registry_by_id, &id, HASH_FIND, NULL);
-	if (entry != NULL)
-		*feed = *entry;
-	return entry != NULL;
+	if (hash_search(registry_relids, &relid, HASH_FIND, NULL) == NULL)
+		return NIL;
+	hash_seq_init(&status, registry_by_id);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		if (entry->feed.relid == relid)
+		{
+			int64	   *id = palloc(sizeof(int64));
+
+			*id = entry->feed.id;
+			ids = lappend(ids, id);
+		}
+	return ids;
 }
 
 char *

@@ -6,6 +6,8 @@
 #define POLL_CATALOG_H
 
 #include "access/transam.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "utils/relcache.h"
 
 #define POLL_SCHEMA		"poll"
@@ -16,6 +18,11 @@ typedef struct PollFeed
 	NameData	name;
 	Oid			relid;			/* the table; it may have been dropped */
 	TransactionId xmin;			/* the transaction that tracked it */
+	bool		projected;		/* has a list of columns */
+	bool		scoped;
+	bool		always;
+	bool		expose_deletes;
+	TimestampTz tracked_at;
 } PollFeed;
 
 /* Errors if the extension is not there. */
@@ -29,6 +36,16 @@ extern Oid	poll_catalog_feed(void);
  */
 extern bool poll_catalog_find(const char *name, PollFeed *feed);
 extern bool poll_catalog_find_id(int64 id, PollFeed *feed);
+
+/*
+ * The feed's columns and the columns of its scope, lists of char *, palloc'd
+ * in the current memory context; NIL for a feed without.  Errors if the feed
+ * is gone.
+ */
+extern void poll_catalog_lists(int64 id, List **columns, List **scope);
+
+/* The ids of the feeds of a table, as int64 *, palloc'd. */
+extern List *poll_catalog_feeds_of(Oid relid);
 
 /*
  * Grows whenever something may have changed that the registry, a tracked

@@ -21,7 +21,9 @@
 typedef enum PollOp
 {
 	POLL_OP_UPSERT = 0,
-	POLL_OP_DELETE = 1
+	POLL_OP_DELETE = 1,
+	POLL_OP_TRUNCATE = 2,		/* barriers: see ddl.c */
+	POLL_OP_RESET = 3
 } PollOp;
 
 /* Appends an entry to the bytes of a chunk; key as in key.c. */

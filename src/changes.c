@@ -21,10 +21,12 @@
 #include "miscadmin.h"
 
 #include "changes.h"
+#include "error.h"
 #include "guc.h"
 #include "reader.h"
 #include "shmem.h"
 #include "snapshot.h"
+#include "varint.h"
 
 /* a hash table of the page's changes, by feed and key */
 typedef struct PollKeyEntry
@@ -65,7 +67,7 @@ typedef struct PollScan
 	PollFeedSet *set;
 	const PollCursor *cursor;
 	PollLog		log;
-	PollLogScan **scans;		/* by feed; NULL = not needed so far */
+	PollLogScan **scans;		/* by feed and stream; NULL = not needed so far */
 	binaryheap *heap;			/* the scans that are at an entry */
 
 	int			max_rows;		/* 0 = only look whether there is any */
@@ -98,8 +100,8 @@ scan_begin(PollScan *scan, PollFeedSet *set, const PollCursor *cursor,
 	scan->cursor = cursor;
 	scan->max_rows = max_rows;
 	poll_log_open(&scan->log, snapshot, view);
-	scan->scans = palloc0(sizeof(PollLogScan *) * set->n);
-	scan->heap = binaryheap_allocate(set->n, cmp_scans, NULL);
+	scan->scans = palloc0(sizeof(PollLogScan *) * set->n * POLL_MAX_STREAMS);
+	scan->heap = binaryheap_allocate(set->n * POLL_MAX_STREAMS, cmp_scans, NULL);
 	if (max_rows > 0)
 		scan->keys = keytab_create(CurrentMemoryContext, Min(max_rows, 256), NULL);
 	dlist_init(&scan->changes);
@@ -108,16 +110,96 @@ scan_begin(PollScan *scan, PollFeedSet *set, const PollCursor *cursor,
 static void
 scan_end(PollScan *scan)
 {
-	for (int i = 0; i < scan->set->n; i++)
+	for (int i = 0; i < scan->set->n * POLL_MAX_STREAMS; i++)
 		if (scan->scans[i])
 			poll_log_scan_end(scan->scans[i]);
 	poll_log_close(&scan->log);
+}
+
+/* Has the transaction logged anything in these channels? */
+static bool
+has_logged(PollScan *scan, const PollMember *member, uint64 xid)
+{
+	bool		found = false;
+
+	for (int i = 0; i < member->nstreams && !found; i++)
+	{
+		PollLogScan *probe;
+
+		if (poll_flushed_read(member->streams[i].channel) < xid)
+			continue;
+		probe = poll_log_scan_begin(&scan->log, member->streams[i].channel, 0);
+		poll_log_scan_seek_after(probe, xid, 0);
+		found = poll_log_scan_next(probe);
+		poll_log_scan_end(probe);
+	}
+	return found;
+}
+
+/*
+ * Did a transaction with a lower xid write after this TRUNCATE?  The entry
+ * lists those that were open then, as distances from its own xid.
+ */
+static bool
+is_out_of_order(PollScan *scan, const PollLogScan *at)
+{
+	const char *src = at->key;
+	const char *end = at->key + at->keylen;
+	uint64		distance;
+
+	while (src < end)
+	{
+		if (!poll_varint_get(&src, end, &distance) || distance >= at->xid)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a TRUNCATE in the change log is corrupted")));
+		if (poll_view_finished(scan->log.view, at->xid - distance) &&
+			has_logged(scan, &scan->set->members[at->feed], at->xid - distance))
+			return true;
+	}
+	return false;
+}
+
+/* Forgets what the page has of a feed: it is all gone. */
+static void
+forget_changes(PollScan *scan, int feed)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &scan->changes)
+	{
+		PollChange *change = dlist_container(PollChange, node, iter.cur);
+
+		if (change->feed != feed)
+			continue;
+		keytab_delete(scan->keys, change);
+		dlist_delete(&change->node);
+		scan->nchanges--;
+	}
+}
+
+/*
+ * An entry about the whole feed.  TRUNCATE becomes a change without a key; a
+ * reset ends the poll, and so does a TRUNCATE that comes too late.
+ */
+static void
+meet_barrier(PollScan *scan, const PollLogScan *at)
+{
+	if (at->op == POLL_OP_RESET || is_out_of_order(scan, at))
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_EXPIRED),
+				 errmsg("the cursor has expired"),
+				 errdetail("The table of feed \"%s\" was altered.",
+						   NameStr(scan->set->members[at->feed].feed.name)),
+				 errhint("Poll without a cursor for a full sync.")));
+	forget_changes(scan, at->feed);
 }
 
 /* Takes the entry that the log scan is at; false if the page is full. */
 static bool
 take(PollScan *scan, const PollLogScan *at)
 {
+	bool		barrier = at->op == POLL_OP_TRUNCATE || at->op == POLL_OP_RESET;
 	PollChange	probe;
 	PollChange *change;
 	PollKeyEntry *entry;
@@ -127,9 +209,11 @@ take(PollScan *scan, const PollLogScan *at)
 	/* the bound must not keep a poll from moving on at all */
 	if (scan->nscanned >= poll_max_scan && scan->last.xid != 0)
 		return false;
+	if (barrier)
+		meet_barrier(scan, at);
 	probe.feed = at->feed;
 	probe.key = at->key;
-	probe.keylen = at->keylen;
+	probe.keylen = barrier ? 0 : at->keylen;
 	hash = change_hash(&probe);
 	entry = keytab_lookup_hash(scan->keys, &probe, hash);
 	if (entry != NULL)
@@ -143,8 +227,9 @@ take(PollScan *scan, const PollLogScan *at)
 			return false;
 		change = palloc0(sizeof(PollChange));
 		change->feed = at->feed;
-		change->key = memcpy(palloc(at->keylen), at->key, at->keylen);
-		change->keylen = at->keylen;
+		change->key = memcpy(palloc(probe.keylen), at->key, probe.keylen);
+		change->keylen = probe.keylen;
+		change->result = barrier ? POLL_RESULT_TRUNCATE : POLL_RESULT_SKIP;
 		keytab_insert_hash(scan->keys, change, hash, &found);
 		scan->nchanges++;
 	}
@@ -185,11 +270,43 @@ merge(PollScan *scan)
 }
 
 static PollLogScan *
-scan_of_feed(PollScan *scan, int feed)
+scan_of(PollScan *scan, int feed, int stream)
 {
-	if (scan->scans[feed] == NULL)
-		scan->scans[feed] = poll_log_scan_begin(&scan->log, scan->set->members[feed].feed.id, feed);
-	return scan->scans[feed];
+	PollLogScan **at = &scan->scans[feed * POLL_MAX_STREAMS + stream];
+
+	if (*at == NULL)
+		*at = poll_log_scan_begin(&scan->log, scan->set->members[feed].streams[stream].channel, feed);
+	return *at;
+}
+
+/* The transaction's entries in one channel, after the version. */
+static void
+seek_transaction(PollScan *scan, int feed, int stream, uint64 xid, int64 version)
+{
+	PollLogScan *at;
+
+	CHECK_FOR_INTERRUPTS();
+	if (poll_flushed_read(scan->set->members[feed].streams[stream].channel) < xid)
+		return;
+	at = scan_of(scan, feed, stream);
+	scan->nscanned++;
+	poll_log_scan_seek_after(at, xid, version);
+	if (next_unseen(scan, at))
+		binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
+}
+
+/* One channel's entries with from <= xid < to. */
+static void
+seek_range(PollScan *scan, int feed, int stream, uint64 from, uint64 to)
+{
+	PollLogScan *at;
+
+	if (poll_stream_quiet(&scan->set->members[feed].streams[stream], from))
+		return;
+	at = scan_of(scan, feed, stream);
+	poll_log_scan_seek(at, from, to);
+	if (next_unseen(scan, at))
+		binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
 }
 
 /*
@@ -208,18 +325,8 @@ read_transaction(PollScan *scan, uint64 xid, int64 version)
 		return;
 	}
 	for (int i = 0; i < scan->set->n; i++)
-	{
-		PollLogScan *at;
-
-		CHECK_FOR_INTERRUPTS();
-		if (poll_flushed_read(scan->set->members[i].feed.id) < xid)
-			continue;
-		at = scan_of_feed(scan, i);
-		scan->nscanned++;
-		poll_log_scan_seek_after(at, xid, version);
-		if (next_unseen(scan, at))
-			binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
-	}
+		for (int j = 0; j < scan->set->members[i].nstreams; j++)
+			seek_transaction(scan, i, j, xid, version);
 	merge(scan);
 }
 
@@ -227,17 +334,11 @@ read_transaction(PollScan *scan, uint64 xid, int64 version)
 static void
 read_range(PollScan *scan, uint64 from, uint64 to)
 {
+	if (from >= to)
+		return;
 	for (int i = 0; i < scan->set->n; i++)
-	{
-		PollLogScan *at;
-
-		if (from >= to || poll_member_quiet(&scan->set->members[i], from))
-			continue;
-		at = scan_of_feed(scan, i);
-		poll_log_scan_seek(at, from, to);
-		if (next_unseen(scan, at))
-			binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
-	}
+		for (int j = 0; j < scan->set->members[i].nstreams; j++)
+			seek_range(scan, i, j, from, to);
 	merge(scan);
 }
 
@@ -278,10 +379,14 @@ learn(PollFeedSet *set, const uint64 *flushed, uint64 x, const PollView *view)
 	if (view->nopen > 0 && view->open[view->nopen - 1] >= x)
 		return;
 	for (int i = 0; i < set->n; i++)
-		if (flushed[i] >= x && flushed[i] < view->xmax)
+		for (int j = 0; j < set->members[i].nstreams; j++)
 		{
-			set->members[i].flushed = flushed[i];
-			set->members[i].quiet_from = x;
+			uint64		last = flushed[i * POLL_MAX_STREAMS + j];
+
+			if (last < x || last >= view->xmax)
+				continue;
+			set->members[i].streams[j].flushed = last;
+			set->members[i].streams[j].quiet_from = x;
 		}
 }
 
@@ -306,18 +411,20 @@ poll_page_group(PollPage *page, int nfeeds)
 static void
 read_rows(PollPage *page, PollFeedSet *set, PollContent content)
 {
+	PollChange **changes = palloc(sizeof(PollChange *) * Max(page->nchanges, 1));
+
 	for (int i = 0; i < set->n; i++)
 	{
-		PollChange **changes = page->by_feed + page->feed_start[i];
-		int			n = page->feed_start[i + 1] - page->feed_start[i];
-		PollReader *reader;
+		int			n = 0;
 
+		for (int j = page->feed_start[i]; j < page->feed_start[i + 1]; j++)
+			if (page->by_feed[j]->result != POLL_RESULT_TRUNCATE)
+				changes[n++] = page->by_feed[j];
 		if (n == 0)
 			continue;
-		reader = poll_reader_open(&set->members[i].feed);
-		if (content == POLL_CONTENT_KEYS && poll_reader_keys(reader, changes, n, page->json))
+		if (content == POLL_CONTENT_KEYS && poll_reader_keys(set, i, changes, n, page->json))
 			continue;
-		poll_reader_lookup(reader, changes, n, page->json, content == POLL_CONTENT_ROWS);
+		poll_reader_lookup(set, i, changes, n, page->json, content == POLL_CONTENT_ROWS);
 	}
 }
 
@@ -328,12 +435,13 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	PollScan	scan;
 	PollStop	stop;
 	dlist_iter	iter;
-	uint64	   *flushed = palloc(sizeof(uint64) * set->n);
+	uint64	   *flushed = palloc(sizeof(uint64) * set->n * POLL_MAX_STREAMS);
 	int			n = 0;
 
 	/* read before the look, so that a flush in between is not missed */
 	for (int i = 0; i < set->n; i++)
-		flushed[i] = poll_flushed_read(set->members[i].feed.id);
+		for (int j = 0; j < set->members[i].nstreams; j++)
+			flushed[i * POLL_MAX_STREAMS + j] = poll_flushed_read(set->members[i].streams[j].channel);
 
 	scan_begin(&scan, set, cursor, snapshot, view, max_rows);
 	stop = read_log(&scan);

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -31,6 +32,8 @@
 #include "compat.h"
 #include "error.h"
 #include "feedset.h"
+#include "key.h"
+#include "scope.h"
 #include "shmem.h"
 
 /* looking up a list is tried so often while things change all the time */
@@ -41,14 +44,14 @@
 
 typedef struct CachedSetTag
 {
-	uint64		hash;			/* of the array */
+	uint64		hash;			/* of the selection */
 	uint64		userid;			/* no Oid: the bytes are compared, padding too */
 } CachedSetTag;
 
 typedef struct CachedSet
 {
 	CachedSetTag tag;			/* hash key */
-	ArrayType  *names;			/* NULL until complete */
+	PollSelection selection;	/* names NULL until complete */
 	PollFeedSet *set;
 } CachedSet;
 
@@ -77,20 +80,74 @@ forget_sets(void)
 	sets_generation = poll_catalog_generation();
 }
 
-/* SELECT on the table or on each of its columns, and USAGE on its schema? */
+/* Adds the columns' numbers to the list; false if one is gone. */
 static bool
-may_read(Oid relid)
+add_columns(Oid relid, List *names, List **attnums)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		AttrNumber	attnum = get_attnum(relid, lfirst(lc));
+
+		if (attnum == InvalidAttrNumber)
+			return false;
+		*attnums = lappend_int(*attnums, attnum);
+	}
+	return true;
+}
+
+/* Does a feed that shows some columns show only what the user may SELECT? */
+static bool
+may_read_columns(const PollFeed *feed, Oid userid)
+{
+	Relation	rel;
+	List	   *columns;
+	List	   *scope;
+	List	   *attnums = NIL;
+	ListCell   *lc;
+	bool		may = true;
+
+	poll_catalog_lists(feed->id, &columns, &scope);
+	if (!add_columns(feed->relid, columns, &attnums) || !add_columns(feed->relid, scope, &attnums))
+		return false;
+	rel = try_relation_open(feed->relid, AccessShareLock);
+	if (rel == NULL)
+		return false;
+	if (OidIsValid(poll_key_index(rel)))
+	{
+		PollKey    *key = poll_key_build(rel);
+
+		for (int i = 0; i < key->ncolumns; i++)
+			attnums = lappend_int(attnums, key->columns[i].attnum);
+	}
+	/* those who may not must not be able to lock it */
+	relation_close(rel, AccessShareLock);
+	foreach(lc, attnums)
+		may = may &&
+			pg_attribute_aclcheck(feed->relid, lfirst_int(lc), userid, ACL_SELECT) == ACLCHECK_OK;
+	return may;
+}
+
+/*
+ * USAGE on the schema and SELECT on the table, on each of its columns or, if
+ * the feed shows only some, on those, the key and the scope?
+ */
+static bool
+may_read(const PollFeed *feed)
 {
 	Oid			userid = GetUserId();
 	bool		gone = false;
-	Oid			nspid = get_rel_namespace(relid);
+	Oid			nspid = get_rel_namespace(feed->relid);
 
 	if (!OidIsValid(nspid) || !poll_compat_uses_schema(nspid, userid))
 		return false;
-	if (pg_class_aclcheck_ext(relid, userid, ACL_SELECT, &gone) == ACLCHECK_OK)
+	if (pg_class_aclcheck_ext(feed->relid, userid, ACL_SELECT, &gone) == ACLCHECK_OK)
 		return true;
-	return !gone &&
-		pg_attribute_aclcheck_all(relid, userid, ACL_SELECT, ACLMASK_ALL) == ACLCHECK_OK;
+	if (gone)
+		return false;
+	return feed->projected ? may_read_columns(feed, userid) :
+		pg_attribute_aclcheck_all(feed->relid, userid, ACL_SELECT, ACLMASK_ALL) == ACLCHECK_OK;
 }
 
 static int
@@ -132,39 +189,60 @@ sorted_names(ArrayType *array, char ***result)
 }
 
 static PollFeedSet *
-resolve(ArrayType *array)
+resolve(const PollSelection *selection)
 {
 	char	  **names;
-	int			n = sorted_names(array, &names);
-	StringInfoData empty;
-	PollFeedSet *set;
+	int			n = sorted_names(selection->names, &names);
+	Size		fixed = offsetof(PollFeedSet, members) + n * sizeof(PollMember);
+	PollFeedSet *set = palloc0(fixed);
+	List	   *used = NIL;		/* scope columns */
+	StringInfoData rest;		/* what stands behind the members */
 
-	initStringInfo(&empty);
-	set = palloc0(offsetof(PollFeedSet, members) + n * sizeof(PollMember));
+	initStringInfo(&rest);
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&rest, ',');
+		escape_json(&rest, names[i]);
+		appendStringInfoString(&rest, ":[]");
+	}
+	set->empty = fixed;
+	set->empty_len = rest.len;
 	set->n = n;
+
 	for (int i = 0; i < n; i++)
 	{
 		PollMember *member = &set->members[i];
 
-		if (!poll_catalog_find(names[i], &member->feed) || !may_read(member->feed.relid))
+		if (!poll_catalog_find(names[i], &member->feed) || !may_read(&member->feed))
 			ereport(ERROR,
 					(errcode(ERRCODE_POLL_NOT_FOUND),
 					 errmsg("unknown feed"),
 					 errdetail("There is no feed \"%s\", or you may not read its table.", names[i]),
 					 errhint("The feeds that you may read are in the view poll.feeds.")));
+		member->streams[member->nstreams++].channel = member->feed.id;
+		if (member->feed.scoped)
+		{
+			member->scope = fixed + rest.len;
+			poll_scope_of_request(&rest, &member->feed, selection->scope, &used);
+			member->scope_len = (int) (fixed + rest.len - member->scope);
+			member->streams[member->nstreams++].channel =
+				poll_scope_channel(member->feed.id, rest.data + (member->scope - fixed),
+								   member->scope_len);
+		}
 		set->names_hash = hash_combine(set->names_hash,
 									   hash_bytes((unsigned char *) names[i], strlen(names[i]) + 1));
+		set->names_hash = hash_combine(set->names_hash,
+									   hash_bytes((unsigned char *) rest.data + rest.len - member->scope_len,
+												  member->scope_len));
 		set->ids_hash = hash_combine(set->ids_hash,
 									 hash_bytes((unsigned char *) &member->feed.id, sizeof(int64)));
-		if (i > 0)
-			appendStringInfoChar(&empty, ',');
-		escape_json(&empty, names[i]);
-		appendStringInfoString(&empty, ":[]");
 	}
+	poll_scope_check_used(selection->scope, used);
 
-	set = repalloc(set, offsetof(PollFeedSet, members) + n * sizeof(PollMember) + empty.len);
-	set->empty_len = empty.len;
-	memcpy(poll_feedset_empty(set), empty.data, empty.len);
+	set = repalloc(set, fixed + rest.len);
+	memcpy((char *) set + fixed, rest.data, rest.len);
+	set->size = fixed + rest.len;
 	return set;
 }
 
@@ -194,50 +272,69 @@ check_shown(const PollFeedSet *set, Snapshot snapshot)
 }
 
 static CachedSetTag
-make_tag(ArrayType *names)
+make_tag(const PollSelection *selection)
 {
 	CachedSetTag tag = {
-		hash_bytes_extended((unsigned char *) names, VARSIZE(names), 0), GetUserId()
+		hash_bytes_extended((unsigned char *) selection->names, VARSIZE(selection->names), 0),
+		GetUserId()
 	};
 
+	if (selection->scope != NULL)
+		tag.hash = hash_bytes_extended((unsigned char *) selection->scope,
+									   VARSIZE(selection->scope), tag.hash);
 	return tag;
 }
 
 static bool
-is_set_of(const CachedSet *cached, ArrayType *names)
+same_value(const void *a, const void *b)
 {
-	return cached != NULL && cached->names != NULL && cached->tag.userid == GetUserId() &&
-		VARSIZE(cached->names) == VARSIZE(names) &&
-		memcmp(cached->names, names, VARSIZE(names)) == 0;
+	if (a == NULL || b == NULL)
+		return a == b;
+	return VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
+}
+
+static void *
+copy_value(const void *value)
+{
+	return value ? memcpy(palloc(VARSIZE(value)), value, VARSIZE(value)) : NULL;
+}
+
+static bool
+is_set_of(const CachedSet *cached, const PollSelection *selection)
+{
+	return cached != NULL && cached->selection.names != NULL &&
+		cached->tag.userid == GetUserId() &&
+		same_value(cached->selection.names, selection->names) &&
+		same_value(cached->selection.scope, selection->scope);
 }
 
 /* The valid entry for these names, or NULL. */
 static CachedSet *
-find_set(ArrayType *names)
+find_set(const PollSelection *selection)
 {
 	CachedSetTag tag;
 	CachedSet  *cached;
 
 	if (sets == NULL || sets_generation != poll_catalog_generation())
 		return NULL;
-	if (is_set_of(last_set, names))
+	if (is_set_of(last_set, selection))
 		return last_set;
-	tag = make_tag(names);
+	tag = make_tag(selection);
 	cached = hash_search(sets, &tag, HASH_FIND, NULL);
-	if (!is_set_of(cached, names))
+	if (!is_set_of(cached, selection))
 		return NULL;
 	last_set = cached;
 	return cached;
 }
 
 PollFeedSet *
-poll_feedset_get(ArrayType *names, Snapshot snapshot)
+poll_feedset_get(const PollSelection *selection, Snapshot snapshot)
 {
-	CachedSet  *cached = find_set(names);
+	CachedSet  *cached = find_set(selection);
 
 	if (cached == NULL)
 	{
-		CachedSetTag tag = make_tag(names);
+		CachedSetTag tag = make_tag(selection);
 		PollFeedSet *set;
 		MemoryContext old;
 		uint64		before;
@@ -247,7 +344,7 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 		do
 		{
 			before = poll_catalog_generation();
-			set = resolve(names);
+			set = resolve(selection);
 		} while (before != poll_catalog_generation() && ++tries < MAX_TRIES);
 		check_shown(set, snapshot);
 		if (tries == MAX_TRIES)
@@ -257,10 +354,11 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 			hash_get_num_entries(sets) >= MAX_CACHED_SETS)
 			forget_sets();
 		cached = hash_search(sets, &tag, HASH_ENTER, NULL);
-		cached->names = NULL;
+		cached->selection.names = NULL;
 		old = MemoryContextSwitchTo(set_context);
 		cached->set = poll_feedset_copy(set);
-		cached->names = memcpy(palloc(VARSIZE(names)), names, VARSIZE(names));
+		cached->selection.scope = copy_value(selection->scope);
+		cached->selection.names = copy_value(selection->names);
 		MemoryContextSwitchTo(old);
 		return cached->set;
 	}
@@ -271,41 +369,38 @@ poll_feedset_get(ArrayType *names, Snapshot snapshot)
 PollFeedSet *
 poll_feedset_copy(const PollFeedSet *set)
 {
-	Size		size = offsetof(PollFeedSet, members) + set->n * sizeof(PollMember) + set->empty_len;
-
-	return memcpy(palloc(size), set, size);
+	return memcpy(palloc(set->size), set, set->size);
 }
 
 void
-poll_feedset_learn(ArrayType *names, const PollFeedSet *copy)
+poll_feedset_learn(const PollSelection *selection, const PollFeedSet *copy)
 {
-	CachedSet  *cached = find_set(names);
+	CachedSet  *cached = find_set(selection);
 
 	if (cached == NULL || cached->set->ids_hash != copy->ids_hash)
 		return;
 	for (int i = 0; i < copy->n; i++)
-	{
-		cached->set->members[i].flushed = copy->members[i].flushed;
-		cached->set->members[i].quiet_from = copy->members[i].quiet_from;
-	}
+		memcpy(cached->set->members[i].streams, copy->members[i].streams,
+			   sizeof(copy->members[i].streams));
 }
 
 bool
-poll_member_quiet(const PollMember *member, uint64 x)
+poll_stream_quiet(const PollStream *stream, uint64 x)
 {
-	uint64		flushed = poll_flushed_read(member->feed.id);
+	uint64		flushed = poll_flushed_read(stream->channel);
 
 	if (flushed < x)
 		return true;
-	return member->flushed == flushed && flushed != PG_UINT64_MAX && member->quiet_from <= x;
+	return stream->flushed == flushed && flushed != PG_UINT64_MAX && stream->quiet_from <= x;
 }
 
 bool
 poll_feedset_quiet(const PollFeedSet *set, uint64 x)
 {
 	for (int i = 0; i < set->n; i++)
-		if (!poll_member_quiet(&set->members[i], x))
-			return false;
+		for (int j = 0; j < set->members[i].nstreams; j++)
+			if (!poll_stream_quiet(&set->members[i].streams[j], x))
+				return false;
 	return true;
 }
 
@@ -329,8 +424,8 @@ poll_feedset_cursor(const PollFeedSet *set, text *str, PollCursor *cursor)
 		(cursor->sync && cursor->sync_feed >= (uint32) set->n))
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("the cursor belongs to other feeds"),
-				 errhint("A cursor goes on with exactly the feeds that it came from.")));
+				 errmsg("the cursor belongs to other feeds or another scope"),
+				 errhint("A cursor goes on with exactly the feeds and the scope that it came from.")));
 	if (cursor->epoch != poll_catalog_epoch())
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),

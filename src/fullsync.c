@@ -32,7 +32,8 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 	memset(cursor, 0, sizeof(PollCursor));
 	poll_log_open(&log, snapshot, view);
 	for (int i = 0; i < set->n; i++)
-		last = Max(last, poll_log_last(&log, set->members[i].feed.id));
+		for (int j = 0; j < set->members[i].nstreams; j++)
+			last = Max(last, poll_log_last(&log, set->members[i].streams[j].channel));
 	poll_log_close(&log);
 	poll_cursor_start(cursor, view, last);
 	if (cursor->cut)
@@ -58,19 +59,8 @@ poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	page->changes = palloc(sizeof(PollChange *) * max_rows);
 	while (page->next.sync_feed < (uint32) set->n && page->nchanges < max_rows)
 	{
-		int			feed = page->next.sync_feed;
-		PollReader *reader = poll_reader_open(&set->members[feed].feed);
-		bool		more = poll_reader_scan(reader, page->next.key, page->next.keylen, feed,
-											max_rows - page->nchanges, page);
-
-		if (more)
-		{
-			PollChange *last = page->changes[page->nchanges - 1];
-
-			page->next.key = last->key;
-			page->next.keylen = last->keylen;
+		if (poll_reader_scan(set, page, max_rows - page->nchanges))
 			break;
-		}
 		page->next.sync_feed++;
 		page->next.keylen = 0;
 	}

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgtime.h"
@@ -34,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "key.h"
 #include "varint.h"
@@ -166,15 +168,11 @@ poll_key_index(Relation rel)
 	return OidIsValid(rel->rd_pkindex) ? rel->rd_pkindex : replident;
 }
 
-/* One column of the key from one column of its index. */
+/* What a column is, but for the operators. */
 static void
-key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
+column_init(PollKeyColumn *column, Relation rel, AttrNumber attnum)
 {
-	AttrNumber	attnum = index->rd_index->indkey.values[i];
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
-	Oid			opfamily = index->rd_opfamily[i];
-	Oid			opcintype = index->rd_opcintype[i];
-	Oid			operators[BTMaxStrategyNumber + 1];
 	Oid			function;
 	bool		varlena;
 
@@ -182,7 +180,26 @@ key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
 	column->type = getBaseType(att->atttypid);
 	column->is_domain = column->type != att->atttypid;
 	get_typlenbyvalalign(column->type, &column->typlen, &column->typbyval, &column->typalign);
-	if (index->rd_indcollation[i] != att->attcollation)
+	column->settings = type_settings(column->type);
+	column->checked_input = !type_is_integer(column->type) && !type_is_text(column->type);
+
+	getTypeOutputInfo(column->type, &function, &varlena);
+	fmgr_info_cxt(function, &column->output, CurrentMemoryContext);
+	getTypeInputInfo(column->type, &function, &column->ioparam);
+	fmgr_info_cxt(function, &column->input, CurrentMemoryContext);
+}
+
+/* One column of the key from one column of its index. */
+static void
+key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
+{
+	AttrNumber	attnum = index->rd_index->indkey.values[i];
+	Oid			opfamily = index->rd_opfamily[i];
+	Oid			opcintype = index->rd_opcintype[i];
+	Oid			operators[BTMaxStrategyNumber + 1];
+
+	column_init(column, rel, attnum);
+	if (index->rd_indcollation[i] != TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attcollation)
 		column->collation = index->rd_indcollation[i];
 
 	for (int strategy = 1; strategy <= BTMaxStrategyNumber; strategy++)
@@ -196,13 +213,6 @@ key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
 	column->sort_operator = operators[column->descending ? BTGreaterStrategyNumber : BTLessStrategyNumber];
 	column->after_operator = operators[column->descending ? BTLessStrategyNumber : BTGreaterStrategyNumber];
 	column->from_operator = operators[column->descending ? BTLessEqualStrategyNumber : BTGreaterEqualStrategyNumber];
-	column->settings = type_settings(column->type);
-	column->checked_input = !type_is_integer(column->type) && !type_is_text(column->type);
-
-	getTypeOutputInfo(column->type, &function, &varlena);
-	fmgr_info_cxt(function, &column->output, CurrentMemoryContext);
-	getTypeInputInfo(column->type, &function, &column->ioparam);
-	fmgr_info_cxt(function, &column->input, CurrentMemoryContext);
 }
 
 PollKey *
@@ -228,8 +238,57 @@ poll_key_build(Relation rel)
 	return key;
 }
 
-static inline void
-append_part(StringInfo buf, const char *data, int len)
+AttrNumber
+poll_key_attnum(Relation rel, const char *name)
+{
+	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), name);
+
+	if (attnum <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", name,
+						RelationGetRelationName(rel))));
+	return attnum;
+}
+
+void
+poll_key_map(PollKey *key, Relation from, Relation to)
+{
+	if (RelationGetRelid(from) == RelationGetRelid(to))
+		return;
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		AttrNumber	attnum = key->columns[i].attnum;
+
+		key->columns[i].attnum =
+			poll_key_attnum(to, NameStr(TupleDescAttr(RelationGetDescr(from), attnum - 1)->attname));
+	}
+}
+
+PollKey *
+poll_key_of_columns(Relation rel, List *names)
+{
+	PollKey    *key = palloc0(offsetof(PollKey, columns) + list_length(names) * sizeof(PollKeyColumn));
+
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		PollKeyColumn *column = &key->columns[key->ncolumns++];
+
+		column_init(column, rel, poll_key_attnum(rel, lfirst(lc)));
+		column->eq_operator = lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr;
+		if (!OidIsValid(column->eq_operator))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("column \"%s\" cannot be part of a scope", (char *) lfirst(lc)),
+					 errdetail("Its type %s has no operator =.", format_type_be(column->type))));
+	}
+	return key;
+}
+
+void
+poll_key_append_text(StringInfo buf, const char *data, int len)
 {
 	char		varint[POLL_VARINT_MAX];
 
@@ -247,27 +306,27 @@ poll_key_append_value(StringInfo buf, PollKeyColumn *column, Datum value)
 	switch (column->type)
 	{
 		case INT2OID:
-			append_part(buf, number, pg_itoa(DatumGetInt16(value), number));
+			poll_key_append_text(buf, number, pg_itoa(DatumGetInt16(value), number));
 			break;
 		case INT4OID:
-			append_part(buf, number, pg_ltoa(DatumGetInt32(value), number));
+			poll_key_append_text(buf, number, pg_ltoa(DatumGetInt32(value), number));
 			break;
 		case INT8OID:
-			append_part(buf, number, pg_lltoa(DatumGetInt64(value), number));
+			poll_key_append_text(buf, number, pg_lltoa(DatumGetInt64(value), number));
 			break;
 		case TEXTOID:
 		case VARCHAROID:
 			{
 				struct varlena *txt = PG_DETOAST_DATUM_PACKED(value);
 
-				append_part(buf, VARDATA_ANY(txt), VARSIZE_ANY_EXHDR(txt));
+				poll_key_append_text(buf, VARDATA_ANY(txt), VARSIZE_ANY_EXHDR(txt));
 				break;
 			}
 		default:
 			nestlevel = settings_fix(column->settings);
 			str = OutputFunctionCall(&column->output, value);
 			settings_restore(nestlevel);
-			append_part(buf, str, strlen(str));
+			poll_key_append_text(buf, str, strlen(str));
 			pfree(str);
 	}
 }
@@ -284,6 +343,34 @@ poll_key_append(StringInfo buf, PollKey *key, TupleTableSlot *slot)
 			elog(ERROR, "null value in column %d of a key", key->columns[i].attnum);
 		poll_key_append_value(buf, &key->columns[i], value);
 	}
+}
+
+void
+poll_scope_append_value(StringInfo buf, PollKeyColumn *column, Datum value, bool isnull)
+{
+	appendStringInfoChar(buf, isnull ? '\0' : '\1');
+	if (!isnull)
+		poll_key_append_value(buf, column, value);
+}
+
+void
+poll_scope_append(StringInfo buf, PollKey *scope, TupleTableSlot *slot)
+{
+	for (int i = 0; i < scope->ncolumns; i++)
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(slot, scope->columns[i].attnum, &isnull);
+
+		poll_scope_append_value(buf, &scope->columns[i], value, isnull);
+	}
+}
+
+/* Feed ids are positive, these are negative. */
+int64
+poll_scope_channel(int64 feed, const char *scope, int len)
+{
+	return (int64) (hash_bytes_extended((const unsigned char *) scope, len, (uint64) feed) |
+					UINT64CONST(1) << 63);
 }
 
 int
@@ -331,7 +418,31 @@ parse_integer(Oid type, const char *str, Datum *value)
 	return true;
 }
 
-/* One stored key to values; the input functions may throw. */
+/* One text to a value; false if it is none.  The input function may throw. */
+static bool
+parse_text(PollKeyColumn *column, char *str, Datum *value)
+{
+	if (type_is_integer(column->type))
+		return parse_integer(column->type, str, value);
+	*value = type_is_text(column->type) ? CStringGetTextDatum(str) :
+		InputFunctionCall(&column->input, str, column->ioparam, -1);
+	return true;
+}
+
+const char *
+poll_key_parse_value(PollKeyColumn *column, const char *data, const char *end, Datum *value)
+{
+	uint64		size;
+	int			nestlevel = settings_fix(column->settings);
+
+	if (!poll_varint_get(&data, end, &size) || size > (uint64) (end - data) ||
+		!parse_text(column, pnstrdup(data, size), value))
+		elog(ERROR, "invalid value of a scope");
+	settings_restore(nestlevel);
+	return data + size;
+}
+
+/* One stored key to values. */
 static bool
 parse_one(PollKey *key, const char *data, int len, Datum *values)
 {
@@ -340,16 +451,8 @@ parse_one(PollKey *key, const char *data, int len, Datum *values)
 	if (poll_key_split(data, len, texts, key->ncolumns) != key->ncolumns)
 		return false;
 	for (int i = 0; i < key->ncolumns; i++)
-	{
-		PollKeyColumn *column = &key->columns[i];
-
-		if (type_is_text(column->type))
-			values[i] = CStringGetTextDatum(texts[i]);
-		else if (!type_is_integer(column->type))
-			values[i] = InputFunctionCall(&column->input, texts[i], column->ioparam, -1);
-		else if (!parse_integer(column->type, texts[i], &values[i]))
+		if (!parse_text(&key->columns[i], texts[i], &values[i]))
 			return false;
-	}
 	return true;
 }
 

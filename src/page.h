@@ -15,7 +15,8 @@ typedef enum PollResult
 {
 	POLL_RESULT_UPSERT,			/* the row is there */
 	POLL_RESULT_DELETE,			/* it is not */
-	POLL_RESULT_SKIP			/* the caller may not know which */
+	POLL_RESULT_SKIP,			/* the caller may not know which */
+	POLL_RESULT_TRUNCATE		/* the whole feed is empty; no key */
 } PollResult;
 
 /* A key that changed: its last change within the page. */

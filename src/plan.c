@@ -70,14 +70,13 @@ collation_name(Oid collation)
 }
 
 /*
- * A column of the key as an operand.  Some operators take no domains (those of
+ * A column of the key or scope as an operand.  Some operators take no domains (those of
  * enums); a cast to the base type does not keep the index from being used.
  * The index may have a collation of its own.
  */
 static void
-append_column(StringInfo sql, const PollSource *source, int k)
+append_column(StringInfo sql, const PollSource *source, const PollKeyColumn *column)
 {
-	const PollKeyColumn *column = &source->key->columns[k];
 	const char *name = quote_identifier(get_attname(source->relid, column->attnum, false));
 
 	if (column->is_domain)
@@ -128,13 +127,13 @@ poll_plan_lookup(const PollSource *source)
 	appendStringInfoString(&sql, ") WITH ORDINALITY AS k(");
 	for (int i = 0; i < key->ncolumns; i++)
 		appendStringInfo(&sql, "k%d, ", i);
-	appendStringInfo(&sql, "n) JOIN ONLY %s AS t ON ", source->name);
+	appendStringInfo(&sql, "n) JOIN %s%s AS t ON ", source->only ? "ONLY " : "", source->name);
 	for (int i = 0; i < key->ncolumns; i++)
 	{
 		const PollKeyColumn *column = &key->columns[i];
 
 		appendStringInfoString(&sql, i > 0 ? " AND " : "");
-		append_column(&sql, source, i);
+		append_column(&sql, source, &key->columns[i]);
 		append_operator(&sql, column->eq_operator);
 		if (poll_plan_element(column) == column->type)
 			appendStringInfo(&sql, "k.k%d", i);
@@ -171,7 +170,7 @@ append_after(StringInfo sql, const PollSource *source)
 		for (int i = 0; i < key->ncolumns; i++)
 		{
 			appendStringInfoString(sql, i > 0 ? ", " : "");
-			append_column(sql, source, i);
+			append_column(sql, source, &key->columns[i]);
 		}
 		appendStringInfoString(sql, ")");
 		append_operator(sql, key->columns[0].after_operator);
@@ -183,7 +182,7 @@ append_after(StringInfo sql, const PollSource *source)
 	}
 
 	/* for the index; what follows has no bound that it could use */
-	append_column(sql, source, 0);
+	append_column(sql, source, &key->columns[0]);
 	append_operator(sql, key->columns[0].from_operator);
 	appendStringInfoString(sql, "$1 AND (");
 	for (int i = 0; i < key->ncolumns; i++)
@@ -192,7 +191,7 @@ append_after(StringInfo sql, const PollSource *source)
 		for (int j = 0; j <= i; j++)
 		{
 			appendStringInfoString(sql, j > 0 ? " AND " : "");
-			append_column(sql, source, j);
+			append_column(sql, source, &key->columns[j]);
 			append_operator(sql, j < i ? key->columns[j].eq_operator :
 							key->columns[j].after_operator);
 			appendStringInfo(sql, "$%d", j + 1);
@@ -202,34 +201,72 @@ append_after(StringInfo sql, const PollSource *source)
 	appendStringInfoString(sql, ")");
 }
 
-/* The last argument is the limit. */
+/* the condition "in the scope in $first.."; returns how many arguments that has */
+static int
+append_scope(StringInfo sql, const PollSource *source, int first, const bool *scope_null,
+			 Oid *argtypes)
+{
+	int			n = 0;
+
+	for (int i = 0; i < source->scope->ncolumns; i++)
+	{
+		const PollKeyColumn *column = &source->scope->columns[i];
+
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		append_column(sql, source, column);
+		if (scope_null[i])
+			appendStringInfoString(sql, " IS NULL");
+		else
+		{
+			append_operator(sql, column->eq_operator);
+			appendStringInfo(sql, "$%d", first + n);
+			argtypes[n++] = column->type;
+		}
+	}
+	return n;
+}
+
 SPIPlanPtr
-poll_plan_scan(const PollSource *source, bool after)
+poll_plan_scan(const PollSource *source, bool after, const bool *scope_null)
 {
 	const PollKey *key = source->key;
-	Oid			argtypes[INDEX_MAX_KEYS + 1];
+	int			nscope = source->scope ? source->scope->ncolumns : 0;
+	Oid		   *argtypes = palloc(sizeof(Oid) * (key->ncolumns + 1 + nscope));
 	int			nargs = after ? key->ncolumns : 0;
+	int			limit;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s0 FROM ONLY %s AS t", source->columns, source->name);
+	for (int i = 0; i < nargs; i++)
+		argtypes[i] = key->columns[i].type;
+	argtypes[nargs++] = INT8OID;
+	limit = nargs;
+
+	appendStringInfo(&sql, "SELECT %s0 FROM %s%s AS t", source->columns,
+					 source->only ? "ONLY " : "", source->name);
+	if (after || nscope > 0)
+		appendStringInfoString(&sql, " WHERE ");
 	if (after)
 	{
-		appendStringInfoString(&sql, " WHERE ");
+		appendStringInfoChar(&sql, '(');
 		append_after(&sql, source);
+		appendStringInfoChar(&sql, ')');
+	}
+	if (nscope > 0)
+	{
+		appendStringInfoString(&sql, after ? " AND " : "");
+		nargs += append_scope(&sql, source, nargs + 1, scope_null, argtypes + nargs);
 	}
 	appendStringInfoString(&sql, " ORDER BY ");
 	for (int i = 0; i < key->ncolumns; i++)
 	{
-		argtypes[i] = key->columns[i].type;
 		appendStringInfoString(&sql, i > 0 ? ", " : "");
-		append_column(&sql, source, i);
+		append_column(&sql, source, &key->columns[i]);
 		appendStringInfoString(&sql, " USING");
 		append_operator(&sql, key->columns[i].sort_operator);
 	}
-	argtypes[nargs] = INT8OID;
-	appendStringInfo(&sql, "LIMIT $%d", nargs + 1);
-	return prepare(sql.data, nargs + 1, argtypes);
+	appendStringInfo(&sql, "LIMIT $%d", limit);
+	return prepare(sql.data, nargs, argtypes);
 }
 
 static void
@@ -245,7 +282,7 @@ set_planner(const char *name, const char *value)
  * make plans of their own.
  */
 static void
-make_plan(const PollSource *source, SPIPlanPtr plan, bool rls)
+make_plan(const PollSource *source, SPIPlanPtr plan, const char *allow)
 {
 	static const char *const on[] = {
 		"enable_nestloop", "enable_indexscan", "enable_indexonlyscan"
@@ -254,17 +291,15 @@ make_plan(const PollSource *source, SPIPlanPtr plan, bool rls)
 		"jit", "enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_mergejoin",
 		"enable_hashjoin"
 	};
-
-	/* under row-level security the index may be out of reach: allow hashing */
-	int			noff = lengthof(off) - (rls ? 1 : 0);
 	int			nestlevel = NewGUCNestLevel();
 	CachedPlan *cached;
 	CachedPlanSource *plansource;
 
 	for (int i = 0; i < lengthof(on); i++)
 		set_planner(on[i], "on");
-	for (int i = 0; i < noff; i++)
-		set_planner(off[i], "off");
+	for (int i = 0; i < lengthof(off); i++)
+		if (allow == NULL || strcmp(off[i], allow) != 0)
+			set_planner(off[i], "off");
 	cached = SPI_plan_get_cached_plan(plan);
 	AtEOXact_GUC(true, nestlevel);
 	if (cached != NULL)
@@ -281,7 +316,7 @@ make_plan(const PollSource *source, SPIPlanPtr plan, bool rls)
 
 /* Runs one of the source's plans under the active snapshot. */
 void
-poll_plan_run(const PollSource *source, SPIPlanPtr plan, bool rls,
+poll_plan_run(const PollSource *source, SPIPlanPtr plan, const char *allow,
 			  int nargs, const Datum *values, const Oid *types, DestReceiver *dest)
 {
 	SPIExecuteOptions options = {0};
@@ -299,7 +334,7 @@ poll_plan_run(const PollSource *source, SPIPlanPtr plan, bool rls,
 	options.read_only = true;
 	options.dest = dest;
 
-	make_plan(source, plan, rls);
+	make_plan(source, plan, allow);
 	result = SPI_execute_plan_extended(plan, &options);
 	if (result < 0)
 		elog(ERROR, "could not read %s: %s", source->name, SPI_result_code_string(result));

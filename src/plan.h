@@ -14,8 +14,10 @@ typedef struct PollSource
 {
 	Oid			relid;
 	char	   *name;			/* qualified and quoted */
+	bool		only;			/* read the table without its children */
 	char	   *columns;		/* the select list, each with a comma behind */
 	PollKey    *key;
+	PollKey    *scope;			/* NULL = none */
 } PollSource;
 
 /*
@@ -27,13 +29,17 @@ extern Oid	poll_plan_element(const PollKeyColumn *column);
 /*
  * Prepare, in an SPI connection, plans that the caller frees.  Lookup: arrays
  * of key columns -> the columns and the key's place in the arrays, from 1.
- * Scan: key columns if after, and a limit -> the columns and a constant.
+ * Scan: key columns if after, a limit, and the values of the scope that are
+ * not null -> the columns and a constant.
  */
 extern SPIPlanPtr poll_plan_lookup(const PollSource *source);
-extern SPIPlanPtr poll_plan_scan(const PollSource *source, bool after);
+extern SPIPlanPtr poll_plan_scan(const PollSource *source, bool after, const bool *scope_null);
 
-/* Runs one under the active snapshot.  rls: does row-level security apply? */
-extern void poll_plan_run(const PollSource *source, SPIPlanPtr plan, bool rls,
+/*
+ * Runs one under the active snapshot.  allow: a planner setting that stays as
+ * it is, or NULL.
+ */
+extern void poll_plan_run(const PollSource *source, SPIPlanPtr plan, const char *allow,
 						  int nargs, const Datum *values, const Oid *types, DestReceiver *dest);
 
 #endif							/* POLL_PLAN_H */

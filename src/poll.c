@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -72,7 +73,7 @@ typedef struct PollWork
 
 typedef struct PollRequest
 {
-	ArrayType  *names;
+	PollSelection selection;
 	PollFeedSet *set;
 	PollStart	start;
 	PollCursor	cursor;			/* for POLL_START_CURSOR */
@@ -93,16 +94,17 @@ is_now(text *cursor)
 		memcmp(VARDATA_ANY(cursor), CURSOR_NOW, strlen(CURSOR_NOW)) == 0;
 }
 
-/* Checks the arguments feeds and cursor; either may be NULL. */
+/* Checks the arguments feeds, scope and cursor; each may be NULL. */
 static void
-request_init(PollRequest *request, ArrayType *names, text *cursor)
+request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cursor)
 {
 	if (names == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
 				 errmsg("the list of feeds must not be null")));
-	request->names = names;
-	request->set = poll_feedset_get(names, GetActiveSnapshot());
+	request->selection.names = names;
+	request->selection.scope = scope;
+	request->set = poll_feedset_get(&request->selection, GetActiveSnapshot());
 	if (cursor == NULL)
 		request->start = POLL_START_SYNC;
 	else if (is_now(cursor))
@@ -136,6 +138,12 @@ static text *
 text_arg(FunctionCallInfo fcinfo, int argno)
 {
 	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
+}
+
+static Jsonb *
+jsonb_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno);
 }
 
 static int
@@ -214,7 +222,7 @@ work_end(PollRequest *request)
 	PollWork   *work = request->work;
 
 	PopActiveSnapshot();
-	poll_feedset_learn(request->names, request->set);
+	poll_feedset_learn(&request->selection, request->set);
 
 	MemoryContextSwitchTo(request->caller);
 	if (kept_work != NULL || work->json.maxlen > MAX_KEPT_JSON)
@@ -263,19 +271,19 @@ read_page(PollRequest *request, int max_rows, PollContent content, PollPage *pag
 static void
 write_change(StringInfo buf, const PollPage *page, const PollChange *change)
 {
+	const char *op = change->result == POLL_RESULT_UPSERT ? "{\"op\":\"upsert\",\"key\":" :
+		change->result == POLL_RESULT_DELETE ? "{\"op\":\"delete\",\"key\":" :
+		"{\"op\":\"truncate\",\"key\":null";
+
+	appendStringInfoString(buf, op);
+	appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);
 	if (change->result == POLL_RESULT_UPSERT)
 	{
-		appendStringInfoString(buf, "{\"op\":\"upsert\",\"key\":");
-		appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":");
 		appendBinaryStringInfo(buf, page->json->data + change->json_data, change->json_data_len);
 	}
 	else
-	{
-		appendStringInfoString(buf, "{\"op\":\"delete\",\"key\":");
-		appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);
 		appendStringInfoString(buf, ",\"data\":null");
-	}
 	if (change->at.xid != 0)
 	{
 		char		number[MAXINT8LEN + 1];
@@ -359,7 +367,7 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	return (text *) buf.data;
 }
 
-/* poll.poll(feeds text[], cursor text, max_rows int) returns json */
+/* poll.poll(feeds text[], cursor text, max_rows int, scope jsonb) returns json */
 Datum
 poll_ext_poll(PG_FUNCTION_ARGS)
 {
@@ -369,7 +377,7 @@ poll_ext_poll(PG_FUNCTION_ARGS)
 	PollPage	page;
 	text	   *result;
 
-	request_init(&request, array_arg(fcinfo, 0), cursor);
+	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 3), cursor);
 	if (nothing_new(&request))
 		PG_RETURN_TEXT_P(envelope(request.set, NULL, cursor));
 
@@ -436,10 +444,11 @@ put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, t
 	if (content == POLL_CONTENT_ROWS)
 	{
 		values[n] = CStringGetTextDatum(change == NULL ? "skip" :
-										change->result == POLL_RESULT_UPSERT ? "upsert" : "delete");
+										change->result == POLL_RESULT_UPSERT ? "upsert" :
+										change->result == POLL_RESULT_DELETE ? "delete" : "truncate");
 		isnull[n++] = false;
 	}
-	if (change != NULL)
+	if (change != NULL && change->result != POLL_RESULT_TRUNCATE)
 	{
 		values[n] = text_part(page->json, change->json_key, change->json_key_len);
 		isnull[n] = false;
@@ -496,7 +505,7 @@ changes_srf(FunctionCallInfo fcinfo, PollContent content)
 	PollPage	page;
 
 	InitMaterializedSRF(fcinfo, 0);
-	request_init(&request, single_feed(fcinfo, 0), text_arg(fcinfo, 1));
+	request_init(&request, single_feed(fcinfo, 0), jsonb_arg(fcinfo, 3), text_arg(fcinfo, 1));
 	if (content == POLL_CONTENT_KEYS && request.start == POLL_START_SYNC)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
@@ -512,14 +521,14 @@ changes_srf(FunctionCallInfo fcinfo, PollContent content)
 	return (Datum) 0;
 }
 
-/* poll.changes(feed text, cursor text, max_rows int) */
+/* poll.changes(feed text, cursor text, max_rows int, scope jsonb) */
 Datum
 poll_ext_changes(PG_FUNCTION_ARGS)
 {
 	return changes_srf(fcinfo, POLL_CONTENT_ROWS);
 }
 
-/* poll.changed_keys(feed text, cursor text, max_rows int) */
+/* poll.changed_keys(feed text, cursor text, max_rows int, scope jsonb) */
 Datum
 poll_ext_changed_keys(PG_FUNCTION_ARGS)
 {
@@ -529,7 +538,7 @@ poll_ext_changed_keys(PG_FUNCTION_ARGS)
 /* ---- the small ones ---- */
 
 /*
- * poll.has_changes(feeds text[], cursor text) returns bool: would a poll
+ * poll.has_changes(feeds text[], cursor text, scope jsonb) returns bool: would a poll
  * return anything, or has it more to say?
  */
 Datum
@@ -538,7 +547,7 @@ poll_ext_has_changes(PG_FUNCTION_ARGS)
 	PollRequest request;
 	bool		result;
 
-	request_init(&request, array_arg(fcinfo, 0), text_arg(fcinfo, 1));
+	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 2), text_arg(fcinfo, 1));
 	if (request.start == POLL_START_NOW || nothing_new(&request))
 		PG_RETURN_BOOL(false);
 	if (request.start == POLL_START_SYNC || request.cursor.sync)
@@ -551,7 +560,7 @@ poll_ext_has_changes(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(result);
 }
 
-/* poll.current_cursor(feeds text[]) returns text */
+/* poll.current_cursor(feeds text[], scope jsonb) returns text */
 Datum
 poll_ext_current_cursor(PG_FUNCTION_ARGS)
 {
@@ -559,7 +568,7 @@ poll_ext_current_cursor(PG_FUNCTION_ARGS)
 	PollCursor	cursor;
 	text	   *result;
 
-	request_init(&request, array_arg(fcinfo, 0), NULL);
+	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 1), NULL);
 	work_begin(&request);
 	poll_position_now(&cursor, request.set, request.snapshot, &request.view);
 	poll_snapshot_flush(request.snapshot);

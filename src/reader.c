@@ -23,6 +23,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -54,19 +55,22 @@ typedef struct PollReaderTag
 	uint64		userid;			/* no Oid: the bytes are compared, padding too */
 } PollReaderTag;
 
-struct PollReader
+typedef struct PollReader
 {
 	MemoryContext context;		/* this struct, and all below */
 	PollSource	source;
 	bool		rls;			/* does row-level security apply? */
 	PollJsonWriter *key_writers;
 	int		   *key_columns;	/* their places in the query's result */
-	int			ncolumns;
+	int		   *scope_columns;	/* likewise */
+	int			ncolumns;		/* of the result */
+	int			ndata;			/* of them the feed's own, in front */
 	PollJsonWriter *writers;
 	SPIPlanPtr	lookup;
+	bool	   *scope_null;		/* what the scans are for */
 	SPIPlanPtr	first;			/* scan from the first row */
 	SPIPlanPtr	after;			/* scan after a key */
-};
+} PollReader;
 
 typedef struct CachedReader
 {
@@ -130,43 +134,68 @@ forget_readers(void)
 	}
 }
 
+/* Adds a column to the query's result, unless it is there; returns its place. */
+static int
+add_column(PollReader *reader, StringInfo list, AttrNumber *places, Relation rel, AttrNumber attnum)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+
+	for (int i = 0; i < reader->ncolumns; i++)
+		if (places[i] == attnum)
+			return i;
+	appendStringInfo(list, "t.%s, ", quote_identifier(NameStr(att->attname)));
+	poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname), att->atttypid);
+	places[reader->ncolumns] = attnum;
+	return reader->ncolumns++;
+}
+
+static int *
+add_key(PollReader *reader, StringInfo list, AttrNumber *places, Relation rel, const PollKey *key)
+{
+	int		   *columns = palloc(sizeof(int) * key->ncolumns);
+
+	for (int i = 0; i < key->ncolumns; i++)
+		columns[i] = add_column(reader, list, places, rel, key->columns[i].attnum);
+	return columns;
+}
+
+/* The query's result: what the feed shows, and the rest of the key and scope. */
 static void
-reader_columns(PollReader *reader, Relation rel)
+reader_columns(PollReader *reader, Relation rel, List *columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
+	PollKey    *key = reader->source.key;
+	AttrNumber *places = palloc(sizeof(AttrNumber) * desc->natts);
 	StringInfoData list;
+	ListCell   *lc;
 
 	initStringInfo(&list);
 	reader->writers = palloc0(sizeof(PollJsonWriter) * desc->natts);
-	reader->key_columns = palloc0(sizeof(int) * reader->source.key->ncolumns);
-	reader->key_writers = palloc0(sizeof(PollJsonWriter) * reader->source.key->ncolumns);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
+	foreach(lc, columns)
+		add_column(reader, &list, places, rel, poll_key_attnum(rel, lfirst(lc)));
+	for (int i = 0; columns == NIL && i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			add_column(reader, &list, places, rel, i + 1);
+	reader->ndata = reader->ncolumns;
 
-		if (att->attisdropped)
-			continue;
-		appendStringInfo(&list, "t.%s, ", quote_identifier(NameStr(att->attname)));
-		poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname),
-							  att->atttypid);
-		for (int k = 0; k < reader->source.key->ncolumns; k++)
-			if (reader->source.key->columns[k].attnum == att->attnum)
-			{
-				reader->key_columns[k] = reader->ncolumns;
-				reader->key_writers[k] = reader->writers[reader->ncolumns];
-			}
-		reader->ncolumns++;
-	}
+	reader->key_columns = add_key(reader, &list, places, rel, key);
+	reader->key_writers = palloc(sizeof(PollJsonWriter) * key->ncolumns);
+	for (int k = 0; k < key->ncolumns; k++)
+		reader->key_writers[k] = reader->writers[reader->key_columns[k]];
+	if (reader->source.scope != NULL)
+		reader->scope_columns = add_key(reader, &list, places, rel, reader->source.scope);
 	reader->source.columns = list.data;
 }
 
 static PollReader *
-reader_build(Relation rel)
+reader_build(Relation rel, const PollFeed *feed)
 {
 	MemoryContext context;
 	MemoryContext old;
 	PollReader *reader;
 	MemoryContextCallback *callback;
+	List	   *columns;
+	List	   *scope;
 
 	/* a child of the current context until complete: no leak on error */
 	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext reader",
@@ -180,8 +209,15 @@ reader_build(Relation rel)
 	reader->context = context;
 	reader->source.relid = RelationGetRelid(rel);
 	reader->source.name = poll_catalog_table_name(rel);
+	reader->source.only = rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE;
 	reader->source.key = poll_key_build(rel);
-	reader_columns(reader, rel);
+	poll_catalog_lists(feed->id, &columns, &scope);
+	if (scope != NIL)
+	{
+		reader->source.scope = poll_key_of_columns(rel, scope);
+		reader->scope_null = palloc0(sizeof(bool) * reader->source.scope->ncolumns);
+	}
+	reader_columns(reader, rel, columns);
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, TopMemoryContext);
 	return reader;
@@ -209,6 +245,32 @@ file_in_snapshot(Oid relid)
 	return file;
 }
 
+/* Has the table another file than the active snapshot knows? */
+static bool
+has_new_file(Oid relid, bool partition)
+{
+	HeapTuple	tuple;
+	TransactionId xmin;
+	Oid			file;
+	Oid			known;
+
+	/* normally its row in pg_class is known to be older */
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	file = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
+	ReleaseSysCache(tuple);
+	if (!TransactionIdIsNormal(xmin) ||
+		!(TransactionIdIsCurrentTransactionId(xmin) ||
+		  XidInMVCCSnapshot(xmin, GetActiveSnapshot())))
+		return false;
+
+	known = file_in_snapshot(relid);
+	/* a new partition has nothing that the snapshot could show */
+	return known != file && !(partition && !OidIsValid(known));
+}
+
 /*
  * The snapshot is older than our lock, and does not show what this transaction
  * did.  A table that has got a new file since looks empty under it, and nothing
@@ -217,30 +279,28 @@ file_in_snapshot(Oid relid)
 static void
 check_as_of_snapshot(Relation rel)
 {
-	HeapTuple	tuple;
-	TransactionId xmin;
+	bool		partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+	List	   *relids = partitioned ?
+	find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL) :
+	list_make1_oid(RelationGetRelid(rel));
+	ListCell   *lc;
 
-	/* normally its row in pg_class is known to be older */
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", RelationGetRelid(rel));
-	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
-	ReleaseSysCache(tuple);
-	if (!TransactionIdIsNormal(xmin) ||
-		!(TransactionIdIsCurrentTransactionId(xmin) ||
-		  XidInMVCCSnapshot(xmin, GetActiveSnapshot())))
-		return;
-
-	if (file_in_snapshot(RelationGetRelid(rel)) != rel->rd_rel->relfilenode)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("table \"%s\" was rewritten or truncated after the snapshot of this poll was taken",
-						RelationGetRelationName(rel)),
-				 errhint("Poll again, in a new transaction.")));
+	foreach(lc, relids)
+		if (has_new_file(lfirst_oid(lc), partitioned))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("table \"%s\" was rewritten or truncated after the snapshot of this poll was taken",
+							get_rel_name(lfirst_oid(lc))),
+					 errhint("Poll again, in a new transaction.")));
+	list_free(relids);
 }
 
-PollReader *
-poll_reader_open(const PollFeed *feed)
+/*
+ * The reader of that feed for the current user; it stays valid until the end
+ * of the transaction.
+ */
+static PollReader *
+reader_open(const PollFeed *feed)
 {
 	PollReaderTag tag;
 	CachedReader *cached;
@@ -286,7 +346,7 @@ poll_reader_open(const PollFeed *feed)
 		cached->reader = NULL;
 		cached->relid = feed->relid;
 		cached->valid = true;
-		reader = reader_build(rel);
+		reader = reader_build(rel, feed);
 		/* building may have run anything; look again */
 		cached = hash_search(readers, &tag, HASH_ENTER, &found);
 		if (found)
@@ -313,6 +373,8 @@ typedef struct PollReceiver
 	MemoryContext row_context;	/* reset for each row */
 	StringInfo	json;
 	bool		want_data;
+	const char *scope;			/* that was asked for, or NULL */
+	int			scope_len;
 
 	/* a lookup: which row is for whom */
 	PollChange **changes;
@@ -326,6 +388,8 @@ typedef struct PollReceiver
 	int			feed;
 	int			room;			/* rows that the page may still take */
 	bool		more;			/* and there was one too many */
+	char	   *last_key;		/* of the last row but that one */
+	int			last_keylen;
 } PollReceiver;
 
 static void
@@ -362,7 +426,7 @@ write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
 	change->json_key_len = json->len - change->json_key;
 	change->json_data = json->len;
 	if (self->want_data)
-		write_object(json, reader->writers, NULL, reader->ncolumns,
+		write_object(json, reader->writers, NULL, reader->ndata,
 					 slot->tts_values, slot->tts_isnull);
 	change->json_data_len = json->len - change->json_data;
 }
@@ -398,20 +462,42 @@ same_key(PollReceiver *self, const PollChange *change, const Datum *values, Tupl
 		memcmp(self->key.data, change->key, change->keylen) == 0;
 }
 
+static bool
+in_scope(PollReceiver *self, TupleTableSlot *slot)
+{
+	PollKey    *scope = self->reader->source.scope;
+
+	if (scope == NULL)
+		return true;
+	resetStringInfo(&self->key);
+	for (int i = 0; i < scope->ncolumns; i++)
+		poll_scope_append_value(&self->key, &scope->columns[i],
+								slot->tts_values[self->reader->scope_columns[i]],
+								slot->tts_isnull[self->reader->scope_columns[i]]);
+	return self->key.len == self->scope_len &&
+		memcmp(self->key.data, self->scope, self->scope_len) == 0;
+}
+
 static void
 receive_lookup(PollReceiver *self, TupleTableSlot *slot)
 {
 	int			n = self->place[DatumGetInt64(slot->tts_values[self->reader->ncolumns]) - 1];
 
-	if (same_key(self, self->changes[n], &self->values[n * self->reader->source.key->ncolumns], slot))
+	if (!same_key(self, self->changes[n], &self->values[n * self->reader->source.key->ncolumns], slot))
+		return;
+	if (in_scope(self, slot))
 		write_row(self, self->changes[n], slot);
+	else
+		self->changes[n]->result = POLL_RESULT_DELETE;	/* the caller can see where it is */
 }
 
 static void
 receive_scan(PollReceiver *self, TupleTableSlot *slot)
 {
 	MemoryContext old;
-	PollChange *change;
+	PollChange *change = NULL;
+
+	bool		wanted = in_scope(self, slot);
 
 	if (self->room == 0)
 	{
@@ -422,13 +508,19 @@ receive_scan(PollReceiver *self, TupleTableSlot *slot)
 	row_key(self, slot);
 
 	old = MemoryContextSwitchTo(self->page_context);
-	change = palloc0(sizeof(PollChange));
-	change->feed = self->feed;
-	change->key = memcpy(palloc(self->key.len), self->key.data, self->key.len);
-	change->keylen = self->key.len;
-	self->page->changes[self->page->nchanges++] = change;
+	self->last_key = memcpy(palloc(self->key.len), self->key.data, self->key.len);
+	self->last_keylen = self->key.len;
+	if (wanted)
+	{
+		change = palloc0(sizeof(PollChange));
+		change->feed = self->feed;
+		change->key = self->last_key;
+		change->keylen = self->last_keylen;
+		self->page->changes[self->page->nchanges++] = change;
+	}
 	MemoryContextSwitchTo(old);
-	write_row(self, change, slot);
+	if (wanted)
+		write_row(self, change, slot);
 }
 
 static bool
@@ -458,7 +550,8 @@ receiver_done(DestReceiver *dest)
 }
 
 static void
-receiver_init(PollReceiver *self, PollReader *reader, StringInfo json)
+receiver_init(PollReceiver *self, PollReader *reader, const PollFeedSet *set, int feed,
+			  StringInfo json)
 {
 	memset(self, 0, sizeof(PollReceiver));
 	self->pub.receiveSlot = receive;
@@ -468,6 +561,9 @@ receiver_init(PollReceiver *self, PollReader *reader, StringInfo json)
 	self->pub.mydest = DestNone;
 	self->reader = reader;
 	self->json = json;
+	self->feed = feed;
+	self->scope = poll_feedset_scope(set, feed);
+	self->scope_len = set->members[feed].scope_len;
 
 	self->row_context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -577,24 +673,35 @@ lookup_args(PollReader *reader, PollChange **changes, const Datum *values, const
 	}
 }
 
-void
-poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo json, bool want_data)
+/* May the caller learn of a key that he sees no row for? */
+static bool
+tells_deletes(const PollReader *reader, const PollFeed *feed)
 {
+	return !reader->rls || feed->expose_deletes;
+}
+
+void
+poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n,
+				   StringInfo json, bool want_data)
+{
+	PollReader *reader = reader_open(&set->members[feed].feed);
 	PollReceiver receiver;
 	Datum		args[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
+	PollResult	missing = tells_deletes(reader, &set->members[feed].feed) ?
+	POLL_RESULT_DELETE : POLL_RESULT_SKIP;
 	bool	   *valid;
 	int			m = 0;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, json);
+	receiver_init(&receiver, reader, set, feed, json);
 	receiver.want_data = want_data;
 	receiver.changes = changes;
 	receiver.values = parse_keys(reader, changes, n, &valid);
 	receiver.place = palloc(sizeof(int) * n);
 	for (int i = 0; i < n; i++)
 	{
-		changes[i]->result = reader->rls ? POLL_RESULT_SKIP : POLL_RESULT_DELETE;
+		changes[i]->result = missing;
 		if (valid[i])
 			receiver.place[m++] = i;
 	}
@@ -603,7 +710,8 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo j
 		lookup_args(reader, changes, receiver.values, receiver.place, m, args, types);
 		if (reader->lookup == NULL)
 			reader->lookup = poll_plan_lookup(&reader->source);
-		poll_plan_run(&reader->source, reader->lookup, reader->rls,
+		/* row-level security may keep the index out of reach */
+		poll_plan_run(&reader->source, reader->lookup, reader->rls ? "enable_hashjoin" : NULL,
 					  reader->source.key->ncolumns, args, types, &receiver.pub);
 	}
 	for (int i = 0; i < n; i++)
@@ -614,13 +722,14 @@ poll_reader_lookup(PollReader *reader, PollChange **changes, int n, StringInfo j
 }
 
 bool
-poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo json)
+poll_reader_keys(const PollFeedSet *set, int feed, PollChange **changes, int n, StringInfo json)
 {
+	PollReader *reader = reader_open(&set->members[feed].feed);
 	MemoryContext context;
 	bool	   *valid;
 	Datum	   *values;
 
-	if (reader->rls)
+	if (!tells_deletes(reader, &set->members[feed].feed))
 		return false;
 	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row", ALLOCSET_DEFAULT_SIZES);
 	values = parse_keys(reader, changes, n, &valid);
@@ -633,46 +742,100 @@ poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo jso
 
 /* ---- scan ---- */
 
-bool
-poll_reader_scan(PollReader *reader, const char *key, int keylen, int feed, int limit,
-				 PollPage *page)
+/* The key in the cursor as arguments; returns how many. */
+static int
+after_args(PollReader *reader, const PollCursor *cursor, Datum *args, Oid *types)
 {
+	PollKey    *key = reader->source.key;
+	bool		valid;
+
+	if (cursor->keylen == 0)
+		return 0;
+	poll_key_parse(key, &cursor->key, &cursor->keylen, 1, true, args, &valid);
+	if (!valid)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_EXPIRED),
+				 errmsg("the cursor has expired"),
+				 errdetail("The type of the key has changed during a full sync."),
+				 errhint("Poll without a cursor for a full sync.")));
+	for (int i = 0; i < key->ncolumns; i++)
+		types[i] = key->columns[i].type;
+	return key->ncolumns;
+}
+
+/*
+ * The scope as arguments; returns how many.  Plans are for certain nulls:
+ * those for others are dropped.
+ */
+static int
+scope_args(PollReader *reader, const char *scope, int len, Datum *args, Oid *types)
+{
+	PollKey    *columns = reader->source.scope;
+	const char *end = scope + len;
+	int			n = 0;
+	bool		same = true;
+
+	for (int i = 0; columns && i < columns->ncolumns; i++)
+	{
+		bool		null = *scope++ == '\0';
+
+		same = same && reader->scope_null[i] == null;
+		reader->scope_null[i] = null;
+		if (!null)
+		{
+			scope = poll_key_parse_value(&columns->columns[i], scope, end, &args[n]);
+			types[n++] = columns->columns[i].type;
+		}
+	}
+	if (!same)
+	{
+		if (reader->first)
+			SPI_freeplan(reader->first);
+		if (reader->after)
+			SPI_freeplan(reader->after);
+		reader->first = reader->after = NULL;
+	}
+	return n;
+}
+
+bool
+poll_reader_scan(const PollFeedSet *set, PollPage *page, int limit)
+{
+	int			feed = page->next.sync_feed;
+	PollReader *reader = reader_open(&set->members[feed].feed);
 	PollReceiver receiver;
 	MemoryContext page_context = CurrentMemoryContext;
-	Datum		args[INDEX_MAX_KEYS + 1];
-	Oid			types[INDEX_MAX_KEYS + 1];
-	int			nargs = 0;
+	bool		after = page->next.keylen > 0;
+	int			max_args = INDEX_MAX_KEYS + 1 + (reader->source.scope ? reader->source.scope->ncolumns : 0);
+	Datum	   *args;
+	Oid		   *types;
+	int			nargs;
+	SPIPlanPtr *plan;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, page->json);
+	args = palloc(sizeof(Datum) * max_args);
+	types = palloc(sizeof(Oid) * max_args);
+	receiver_init(&receiver, reader, set, feed, page->json);
 	receiver.want_data = true;
 	receiver.page = page;
 	receiver.page_context = page_context;
-	receiver.feed = feed;
 	receiver.room = limit;
 
-	if (keylen > 0)
-	{
-		bool		valid;
-
-		poll_key_parse(reader->source.key, &key, &keylen, 1, true, args, &valid);
-		if (!valid)
-			ereport(ERROR,
-					(errcode(ERRCODE_POLL_EXPIRED),
-					 errmsg("the cursor has expired"),
-					 errdetail("The type of the key has changed during a full sync."),
-					 errhint("Poll without a cursor for a full sync.")));
-		for (; nargs < reader->source.key->ncolumns; nargs++)
-			types[nargs] = reader->source.key->columns[nargs].type;
-		if (reader->after == NULL)
-			reader->after = poll_plan_scan(&reader->source, true);
-	}
-	else if (reader->first == NULL)
-		reader->first = poll_plan_scan(&reader->source, false);
+	nargs = after_args(reader, &page->next, args, types);
 	types[nargs] = INT8OID;
 	args[nargs++] = Int64GetDatum((int64) limit + 1);
-	poll_plan_run(&reader->source, keylen > 0 ? reader->after : reader->first, reader->rls,
+	nargs += scope_args(reader, receiver.scope, receiver.scope_len, args + nargs, types + nargs);
+	plan = after ? &reader->after : &reader->first;
+	if (*plan == NULL)
+		*plan = poll_plan_scan(&reader->source, after, reader->scope_null);
+	/* an index on the scope may be better than the one on the key */
+	poll_plan_run(&reader->source, *plan, reader->source.scope ? "enable_sort" : NULL,
 				  nargs, args, types, &receiver.pub);
 	SPI_finish();
+	if (receiver.more)
+	{
+		page->next.key = receiver.last_key;
+		page->next.keylen = receiver.last_keylen;
+	}
 	return receiver.more;
 }

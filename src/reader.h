@@ -5,37 +5,31 @@
 #ifndef POLL_READER_H
 #define POLL_READER_H
 
-#include "catalog.h"
+#include "feedset.h"
 #include "page.h"
 
-typedef struct PollReader PollReader;
-
 /*
- * The reader of that feed for the current user.  Locks the table until the
- * end of the transaction; errors if it is gone, has no key any more, or was
- * altered since the active snapshot.  The result stays valid until then, too.
+ * Looks up the live rows of the changes (n > 0, all of that feed of the set)
+ * under the active snapshot and fills in their results.  All of these lock the
+ * table until the end of the transaction, and error if it is gone, has no key
+ * any more, or was rewritten since the snapshot.
  */
-extern PollReader *poll_reader_open(const PollFeed *feed);
-
-/*
- * Looks up the live rows of the changes (n > 0, all of this feed) under the
- * active snapshot and fills in their results.
- */
-extern void poll_reader_lookup(PollReader *reader, PollChange **changes, int n,
+extern void poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n,
 							   StringInfo json, bool want_data);
 
 /*
  * Fills in the keys alone, without a look at the table; false if the caller
- * is under row-level security and so needs the look.
+ * may not know them without that.
  */
-extern bool poll_reader_keys(PollReader *reader, PollChange **changes, int n, StringInfo json);
+extern bool poll_reader_keys(const PollFeedSet *set, int feed, PollChange **changes, int n,
+							 StringInfo json);
 
 /*
- * Reads up to limit rows that come after the key in key order (keylen 0: from
- * the first), as changes of the page; returns whether there are more.
+ * Continues the full sync of page->next: reads up to limit rows of its feed,
+ * as changes of the page.  If there are more, it moves page->next and returns
+ * true.
  */
-extern bool poll_reader_scan(PollReader *reader, const char *key, int keylen,
-							 int feed, int limit, PollPage *page);
+extern bool poll_reader_scan(const PollFeedSet *set, PollPage *page, int limit);
 
 /* Called by the relcache callback. */
 extern void poll_reader_invalidate(Oid relid);

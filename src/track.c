@@ -23,15 +23,19 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
+#include "ddl.h"
 #include "error.h"
 #include "key.h"
+#include "track.h"
 
 PG_FUNCTION_INFO_V1(poll_ext_track);
 PG_FUNCTION_INFO_V1(poll_ext_untrack);
@@ -70,12 +74,8 @@ check_kind(Relation rel)
 {
 	const char *name = RelationGetRelationName(rel);
 
-	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot track partitioned table \"%s\"", name),
-				 errhint("Track its partitions.")));
-	if (rel->rd_rel->relkind != RELKIND_RELATION)
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot track \"%s\"", name),
@@ -143,9 +143,8 @@ check_key(Relation rel)
 					 errhint("Use a column of type oid or text.")));
 }
 
-/* Runs a command; the first column of the first row it returns, or 0. */
-static Datum
-run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+Datum
+poll_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
 	int			result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
 	bool		isnull;
@@ -157,9 +156,8 @@ run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 }
 
-/* Likewise, as the owner of the registry. */
-static Datum
-run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+Datum
+poll_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(poll_catalog_feed()));
 	Oid			owner;
@@ -176,19 +174,19 @@ run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *
 	GetUserIdAndSecContext(&userid, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
-	result = run(sql, nargs, types, values, nulls);
+	result = poll_run(sql, nargs, types, values, nulls);
 	SetUserIdAndSecContext(userid, context);
 	return result;
 }
 
 /* Under an old snapshot, a row that was just written is not there to delete. */
-static void
-forget_feed(int64 id)
+void
+poll_forget_feed(int64 id)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(id)};
 
-	run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
+	poll_run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
 				 1, types, values, NULL);
 	if (SPI_processed != 1)
 		ereport(ERROR,
@@ -211,32 +209,77 @@ check_free(const char *name)
 				 errmsg("feed \"%s\" already exists", name),
 				 errdetail("It tracks table \"%s\".", get_rel_name(feed.relid)),
 				 errhint("Pass another name as the argument feed, or use poll.untrack().")));
-	forget_feed(feed.id);
+	poll_forget_feed(feed.id);
+}
+
+/* An array of names, which must be those of columns, each once. */
+static List *
+column_names(Relation rel, ArrayType *array, const char *argument)
+{
+	List	   *names = NIL;
+	List	   *attnums = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, &nulls, &n);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", argument)));
+	for (int i = 0; i < n; i++)
+	{
+		AttrNumber	attnum;
+
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain nulls", argument)));
+		attnum = poll_key_attnum(rel, NameStr(*DatumGetName(elements[i])));
+		if (list_member_int(attnums, attnum))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 errmsg("column \"%s\" appears twice in %s",
+							NameStr(*DatumGetName(elements[i])), argument)));
+		attnums = lappend_int(attnums, attnum);
+		names = lappend(names, NameStr(*DatumGetName(elements[i])));
+	}
+	return names;
 }
 
 static void
-create_trigger(const char *table, int64 id, bool always)
+create_triggers(const char *table, int64 id, bool always)
 {
-	run(psprintf("CREATE TRIGGER poll_capture_" INT64_FORMAT
-				 " AFTER INSERT OR UPDATE OR DELETE ON %s"
-				 " FOR EACH ROW EXECUTE FUNCTION poll.capture('" INT64_FORMAT "')",
-				 id, table, id), 0, NULL, NULL, NULL);
+	poll_run(psprintf("CREATE TRIGGER " POLL_CAPTURE_TRIGGER INT64_FORMAT
+					  " AFTER INSERT OR UPDATE OR DELETE ON %s"
+					  " FOR EACH ROW EXECUTE FUNCTION poll.capture('" INT64_FORMAT "')",
+					  id, table, id), 0, NULL, NULL, NULL);
 	if (always)
-		run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER poll_capture_" INT64_FORMAT, table, id),
-			0, NULL, NULL, NULL);
+		poll_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " POLL_CAPTURE_TRIGGER INT64_FORMAT,
+						  table, id), 0, NULL, NULL, NULL);
 }
 
-/* poll.track(relation regclass, feed text, always bool) returns text */
+/*
+ * poll.track(relation regclass, feed text, columns name[], scope name[],
+ * always bool, expose_deletes bool) returns text
+ */
 Datum
 poll_ext_track(PG_FUNCTION_ARGS)
 {
 	Relation	rel;
+	Oid			relid;
+	int64		id;
 	char	   *name;
 	char	   *table;
-	bool		always = PG_ARGISNULL(2) ? false : PG_GETARG_BOOL(2);
-	Oid			types[3] = {TEXTOID, REGCLASSOID, BOOLOID};
-	Datum		values[3];
-	int64		id;
+	bool		always = PG_ARGISNULL(4) ? false : PG_GETARG_BOOL(4);
+	bool		expose_deletes = PG_ARGISNULL(5) ? false : PG_GETARG_BOOL(5);
+	List	   *columns = NIL;
+	List	   *scope = NIL;
+	char	   *shape;
+	Oid			types[7] = {TEXTOID, REGCLASSOID, NAMEARRAYOID, NAMEARRAYOID, BOOLOID, BOOLOID,
+	TIMESTAMPTZOID};
+	Datum		values[7];
+	char		nulls[8] = "       ";
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -259,6 +302,13 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	name = PG_ARGISNULL(1) ? pstrdup(RelationGetRelationName(rel)) :
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
 	check_feed_name(name, !PG_ARGISNULL(1));
+	if (!PG_ARGISNULL(2))
+		columns = column_names(rel, PG_GETARG_ARRAYTYPE_P(2), "columns");
+	if (!PG_ARGISNULL(3))
+	{
+		scope = column_names(rel, PG_GETARG_ARRAYTYPE_P(3), "scope");
+		(void) poll_key_of_columns(rel, scope);
+	}
 
 	/*
 	 * a full sync must not hand out what a crash would take back with the
@@ -272,13 +322,25 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	check_free(name);
 	values[0] = CStringGetTextDatum(name);
 	values[1] = ObjectIdGetDatum(RelationGetRelid(rel));
-	values[2] = BoolGetDatum(always);
+	values[2] = PG_GETARG_DATUM(2);
+	values[3] = PG_GETARG_DATUM(3);
+	values[4] = BoolGetDatum(always);
+	values[5] = BoolGetDatum(expose_deletes);
+	/* what was not captured has become visible before this */
+	values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+	shape = poll_shape(rel, columns);
+	nulls[2] = PG_ARGISNULL(2) ? 'n' : ' ';
+	nulls[3] = PG_ARGISNULL(3) ? 'n' : ' ';
 	table = poll_catalog_table_name(rel);
+	relid = RelationGetRelid(rel);
 	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
-	id = DatumGetInt64(run_as_owner("INSERT INTO poll.feed (name, relation, always)"
-									" VALUES ($1, $2, $3) RETURNING id",
-									3, types, values, NULL));
-	create_trigger(table, id, always);
+	id = DatumGetInt64(poll_run_as_owner("INSERT INTO poll.feed (name, relation, columns, scope,"
+											  " always, expose_deletes, tracked_at)"
+											  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+											  7, types, values, nulls));
+	create_triggers(table, id, always);
+	poll_truncate_triggers_create(relid, id, always);
+	poll_shape_store(id, shape);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(name));
 }
@@ -340,10 +402,13 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 				 errhint("Try again.")));
 
 	SPI_connect();
+	poll_forget_feed(feed.id);		/* first, or the event triggers would object */
 	if (table != NULL)
-		run(psprintf("DROP TRIGGER IF EXISTS poll_capture_" INT64_FORMAT " ON %s", feed.id, table),
-			0, NULL, NULL, NULL);
-	forget_feed(feed.id);
+	{
+		poll_run(psprintf("DROP TRIGGER IF EXISTS " POLL_CAPTURE_TRIGGER INT64_FORMAT " ON %s",
+						  feed.id, table), 0, NULL, NULL, NULL);
+		poll_truncate_triggers_drop(feed.relid, feed.id);
+	}
 	SPI_finish();
 	PG_RETURN_VOID();
 }
