@@ -51,7 +51,7 @@
 #include "lib/stringinfo.h"
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -538,11 +538,18 @@ check_dropped_trigger(int64 id)
 	reset_feed(&feed);
 }
 
-/* The feed's id in the name of one of our triggers. */
-static int64
-trigger_feed(const char *name)
+/* Adds the feed's id, in the name of one of our triggers, to the list of int64 *. */
+static List *
+add_trigger_feed(List *ids, const char *name)
 {
-	return strtoi64(strrchr(name, '_') + 1, NULL, 10);
+	int64	   *id = palloc(sizeof(int64));
+	ListCell   *lc;
+
+	*id = strtoi64(strrchr(name, '_') + 1, NULL, 10);
+	foreach(lc, ids)
+		if (*(int64 *) lfirst(lc) == *id)
+			return ids;
+	return lappend(ids, id);
 }
 
 /* sql_drop */
@@ -569,7 +576,7 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 		else if (class == RelationRelationId)
 			altered = lappend_oid(altered, object);
 		else if (class == TriggerRelationId && name != NULL && is_our_trigger(name))
-			triggers = lappend_int(triggers, (int) trigger_feed(name));
+			triggers = add_trigger_feed(triggers, name);
 	}
 
 	/* feeds go with their tables */
@@ -583,10 +590,8 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 	foreach(lc, altered)
 		if (!list_member_oid(tables, lfirst_oid(lc)))
 			check_table(lfirst_oid(lc));
-	list_sort(triggers, list_int_cmp);
-	list_deduplicate_oid(triggers);
 	foreach(lc, triggers)
-		check_dropped_trigger(lfirst_int(lc));
+		check_dropped_trigger(*(int64 *) lfirst(lc));
 	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -479,7 +479,7 @@ says_no_value(const ErrorData *error, bool untrusted)
  * is no value of the type.
  */
 static bool
-parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, int last,
+parse_guarded(PollKey *key, const char *const *keys, const int *lengths, int first, int last,
 			  bool untrusted, Datum *values, bool *valid)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -517,7 +517,7 @@ parse_guarded(PollKey *key, const char **keys, const int *lengths, int first, in
 }
 
 void
-poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
+poll_key_parse(PollKey *key, const char *const *keys, const int *lengths, int nkeys,
 			   bool untrusted, Datum *values, bool *valid)
 {
 	bool		checked = false;

@@ -74,7 +74,7 @@ extern void poll_key_append_text(StringInfo buf, const char *data, int len);
  * is false for a key that is none of the table's current key type.  untrusted:
  * they come from a client.
  */
-extern void poll_key_parse(PollKey *key, const char **keys, const int *lengths, int nkeys,
+extern void poll_key_parse(PollKey *key, const char *const *keys, const int *lengths, int nkeys,
 						   bool untrusted, Datum *values, bool *valid);
 
 /*

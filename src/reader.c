@@ -734,8 +734,11 @@ poll_reader_keys(const PollFeedSet *set, int feed, PollChange **changes, int n, 
 	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext row", ALLOCSET_DEFAULT_SIZES);
 	values = parse_keys(reader, changes, n, &valid);
 	for (int i = 0; i < n; i++)
+	{
+		changes[i]->result = POLL_RESULT_UPSERT;	/* or not: it is not looked up */
 		write_key(reader, changes[i], &values[i * reader->source.key->ncolumns], valid[i], json,
 				  context);
+	}
 	MemoryContextDelete(context);
 	return true;
 }
