@@ -45,6 +45,14 @@ COMMENT ON TABLE poll.epoch IS 'a random number that tells this change log from 
 INSERT INTO poll.epoch (value)
 	SELECT ('x' || pg_catalog.right(pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint;
 
+CREATE TABLE poll.tick (
+	at timestamptz NOT NULL,
+	x xid8 NOT NULL,
+	p xid8[] NOT NULL
+);
+CREATE INDEX tick_idx ON poll.tick (at);
+COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those in p (not dumped)';
+
 SELECT pg_catalog.pg_extension_config_dump('poll.feed', '');
 SELECT pg_catalog.pg_extension_config_dump('poll.feed_id_seq', '');
 
@@ -124,12 +132,12 @@ COMMENT ON VIEW poll.feeds IS 'the feeds whose tables the caller may read';
 --
 
 CREATE FUNCTION poll.poll(feeds text[], cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
-	scope jsonb DEFAULT NULL)
+	scope jsonb DEFAULT NULL, since timestamptz DEFAULT NULL)
 RETURNS json
 AS 'MODULE_PATHNAME', 'poll_ext_poll'
 LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION poll.poll(text[], text, integer, jsonb) IS
-'What changed in the feeds since the cursor, from one snapshot: {"changes": {"<feed>": [{"op": "upsert"|"delete"|"truncate", "key": {...}|null, "data": {...}|null, "version": microseconds since 1970|null}, ...]}, "cursor": "...", "has_more": bool, "timestamp": "...", "feeds_checked": n}. Without a cursor: full sync, then on; ''now'': from now on. max_rows: 1 to 10000. Errors: PT400, PT404, PT410.';
+COMMENT ON FUNCTION poll.poll(text[], text, integer, jsonb, timestamptz) IS
+'What changed in the feeds since the cursor, from one snapshot: {"changes": {"<feed>": [{"op": "upsert"|"delete"|"truncate", "key": {...}|null, "data": {...}|null, "version": microseconds since 1970|null}, ...]}, "cursor": "...", "has_more": bool, "timestamp": "..."|null, "feeds_checked": n}. Without a cursor: full sync, then on; ''now'': from now on; since: from that time on (all that became visible since then, perhaps again). The timestamp may be passed as since; it is null while there is more. max_rows: 1 to 10000. Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.changes(feed text, cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
 	scope jsonb DEFAULT NULL,
@@ -141,6 +149,32 @@ LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
 COMMENT ON FUNCTION poll.changes(text, text, integer, jsonb) IS
 'What changed in a feed since the cursor, a row per key at its last change, each with the cursor after it. op: upsert, delete, truncate (all rows are gone; no key), or skip (only the cursor moves on). Errors: PT400, PT404, PT410.';
 
+CREATE FUNCTION poll.changes_since(feed text, since timestamptz, max_rows integer DEFAULT 100,
+	scope jsonb DEFAULT NULL,
+	OUT op text, OUT key json, OUT data json, OUT version bigint, OUT changed_at timestamptz,
+	OUT cursor text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_changes_since'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION poll.changes_since(text, timestamptz, integer, jsonb) IS
+'As poll.changes(), from a time on: everything that became visible since then, also what was written before; what is up to a second older may come again. The last row has the cursor to go on with (op skip if it is the only one). Errors: PT400, PT404, PT410 for a time before the feed was tracked.';
+
+CREATE FUNCTION poll.rows(table_row anyelement, cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
+	scope jsonb DEFAULT NULL, feed text DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'poll_ext_rows'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION poll.rows(anyelement, text, integer, jsonb, text) IS
+'The page of poll.changes() as rows of the table, as poll.rows(NULL::messages, cursor): only those that are there, without deletes; columns that the feed does not show are null. poll.next_cursor() in the same statement has the cursor behind it. feed: needed for a table with several. Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.next_cursor(feed text, cursor text DEFAULT NULL, max_rows integer DEFAULT 100,
+	scope jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_next_cursor'
+LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.next_cursor(text, text, integer, jsonb) IS
+'The cursor behind the page that poll.rows() and poll.changes() return for the same arguments in the same statement. Errors: PT400, PT404, PT410.';
+
 CREATE FUNCTION poll.changed_keys(feed text, cursor text, max_rows integer DEFAULT 1000,
 	scope jsonb DEFAULT NULL,
 	OUT key json, OUT version bigint, OUT changed_at timestamptz, OUT cursor text)
@@ -150,11 +184,26 @@ LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
 COMMENT ON FUNCTION poll.changed_keys(text, text, integer, jsonb) IS
 'The keys that changed in a feed since the cursor, without their rows, each with the cursor after it. A row with a version and no key: TRUNCATE. Errors: PT400, PT404, PT410.';
 
+CREATE FUNCTION poll.changed_keys(feed text, since timestamptz, max_rows integer DEFAULT 1000,
+	scope jsonb DEFAULT NULL,
+	OUT key json, OUT version bigint, OUT changed_at timestamptz, OUT cursor text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_changed_keys_since'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION poll.changed_keys(text, timestamptz, integer, jsonb) IS
+'The keys that changed in a feed since a time; see poll.changes_since(). Errors: PT400, PT404, PT410.';
+
 CREATE FUNCTION poll.has_changes(feeds text[], cursor text, scope jsonb DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'poll_ext_has_changes'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION poll.has_changes(text[], text, jsonb) IS
 'Would a poll of the feeds with this cursor have anything to say? Errors: PT400, PT404, PT410.';
+
+CREATE FUNCTION poll.has_changes(feeds text[], since timestamptz, scope jsonb DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'poll_ext_has_changes_since'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.has_changes(text[], timestamptz, jsonb) IS
+'Would a poll of the feeds since that time have anything to say? Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.current_cursor(feeds text[], scope jsonb DEFAULT NULL) RETURNS text
 AS 'MODULE_PATHNAME', 'poll_ext_current_cursor'
@@ -190,7 +239,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.ddl_rewrite() IS 'table_rewrite: resets feeds of tables whose rows are computed anew';
 
 CREATE EVENT TRIGGER poll_ddl_end ON ddl_command_end
-	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER')
+	WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
 	EXECUTE FUNCTION poll.ddl_end();
 CREATE EVENT TRIGGER poll_ddl_drop ON sql_drop
 	EXECUTE FUNCTION poll.ddl_drop();
@@ -204,7 +253,7 @@ ALTER EVENT TRIGGER poll_ddl_rewrite ENABLE ALWAYS;
 -- Privileges.  Whoever may SELECT from a table may poll it; the functions check.
 --
 
-REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.epoch FROM PUBLIC;
+REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.tick, poll.epoch FROM PUBLIC;
 REVOKE ALL ON SEQUENCE poll.feed_id_seq FROM PUBLIC;
 GRANT USAGE ON SCHEMA poll TO PUBLIC;
 GRANT SELECT ON poll.feeds TO PUBLIC;

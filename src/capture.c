@@ -51,6 +51,7 @@
 #include "changelog.h"
 #include "key.h"
 #include "shmem.h"
+#include "tick.h"
 
 /* more buffers than this are written at once */
 #define MAX_BUFFERS		4096
@@ -306,10 +307,18 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			write_all();
+			if (wrote)
+				poll_tick_at_flush();
+			break;
 		case XACT_EVENT_PRE_PREPARE:
 			write_all();
 			break;
 		case XACT_EVENT_COMMIT:
+			if (wrote)
+				poll_tick_at_commit();
+			forget_all(false);
+			break;
 		case XACT_EVENT_PREPARE:
 			forget_all(false);
 			break;

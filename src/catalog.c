@@ -53,6 +53,7 @@
 #define ANUM_FEED_EXPOSE	7
 #define ANUM_FEED_TRACKED	8
 #define ANUM_EPOCH_VALUE	1
+#define ANUM_EPOCH_CREATED	2
 
 /* The oids of our relations; all or none. */
 typedef struct PollRelations
@@ -62,7 +63,10 @@ typedef struct PollRelations
 	Oid			change_index;
 	Oid			feed;
 	Oid			epoch;
+	Oid			tick;
+	Oid			tick_index;
 	uint64		epoch_value;	/* without the timeline */
+	TimestampTz created_at;		/* the epoch, that is, the log */
 } PollRelations;
 
 typedef struct PollRegistryFeed
@@ -104,10 +108,10 @@ find_relation(Oid nspid, const char *name)
 	return relid;
 }
 
-static uint64
-read_epoch(Oid relid)
+static void
+read_epoch(PollRelations *result)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = table_open(result->epoch, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		isnull;
@@ -121,9 +125,11 @@ read_epoch(Oid relid)
 	parts[0] = DatumGetInt64(heap_getattr(tuple, ANUM_EPOCH_VALUE, RelationGetDescr(rel), &isnull));
 	parts[1] = MyDatabaseId;
 	parts[2] = GetSystemIdentifier();
+	result->created_at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_EPOCH_CREATED,
+														  RelationGetDescr(rel), &isnull));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return hash_bytes_extended((unsigned char *) parts, sizeof(parts), 0);
+	result->epoch_value = hash_bytes_extended((unsigned char *) parts, sizeof(parts), 0);
 }
 
 static const PollRelations *
@@ -139,7 +145,9 @@ get_relations(void)
 		new.change_index = find_relation(nspid, "change_idx");
 		new.feed = find_relation(nspid, "feed");
 		new.epoch = find_relation(nspid, "epoch");
-		new.epoch_value = read_epoch(new.epoch);
+		new.tick = find_relation(nspid, "tick");
+		new.tick_index = find_relation(nspid, "tick_idx");
+		read_epoch(&new);
 		/* what has changed meanwhile is for the next use */
 		new.valid = (before == invalidations);
 		relations = new;
@@ -163,6 +171,24 @@ Oid
 poll_catalog_feed(void)
 {
 	return get_relations()->feed;
+}
+
+Oid
+poll_catalog_tick(void)
+{
+	return get_relations()->tick;
+}
+
+Oid
+poll_catalog_tick_index(void)
+{
+	return get_relations()->tick_index;
+}
+
+TimestampTz
+poll_catalog_created_at(void)
+{
+	return get_relations()->created_at;
 }
 
 uint64
@@ -351,11 +377,11 @@ poll_catalog_feeds_of(Oid relid)
 
 	if (registry_stale)
 		registry_load();
-	if (hash_search(registry_relids, &relid, HASH_FIND, NULL) == NULL)
+	if (OidIsValid(relid) && hash_search(registry_relids, &relid, HASH_FIND, NULL) == NULL)
 		return NIL;
 	hash_seq_init(&status, registry_by_id);
 	while ((entry = hash_seq_search(&status)) != NULL)
-		if (entry->feed.relid == relid)
+		if (!OidIsValid(relid) || entry->feed.relid == relid)
 		{
 			int64	   *id = palloc(sizeof(int64));
 
@@ -393,7 +419,8 @@ poll_catalog_invalidate(Oid relid)
 	invalidations++;
 	if (!OidIsValid(relid) || !relations.valid ||
 		relid == relations.feed || relid == relations.epoch ||
-		relid == relations.change || relid == relations.change_index)
+		relid == relations.change || relid == relations.change_index ||
+		relid == relations.tick || relid == relations.tick_index)
 	{
 		relations.valid = false;
 		registry_stale = true;

@@ -29,6 +29,8 @@ typedef struct PollFeed
 extern Oid	poll_catalog_change(void);
 extern Oid	poll_catalog_change_index(void);
 extern Oid	poll_catalog_feed(void);
+extern Oid	poll_catalog_tick(void);
+extern Oid	poll_catalog_tick_index(void);
 
 /*
  * Copies the feed with that name or id as the last commit left it; false if
@@ -44,7 +46,7 @@ extern bool poll_catalog_find_id(int64 id, PollFeed *feed);
  */
 extern void poll_catalog_lists(int64 id, List **columns, List **scope);
 
-/* The ids of the feeds of a table, as int64 *, palloc'd. */
+/* The ids of the feeds of a table, or of all, as int64 *, palloc'd. */
 extern List *poll_catalog_feeds_of(Oid relid);
 
 /*
@@ -55,6 +57,9 @@ extern uint64 poll_catalog_generation(void);
 
 /* Identifies the log that a cursor belongs to. */
 extern uint64 poll_catalog_epoch(void);
+
+/* The time that this log begins at. */
+extern TimestampTz poll_catalog_created_at(void);
 
 /* schema.table, quoted; palloc'd. */
 extern char *poll_catalog_table_name(Relation rel);

@@ -26,6 +26,7 @@
 #include "reader.h"
 #include "shmem.h"
 #include "snapshot.h"
+#include "tick.h"
 #include "varint.h"
 
 /* a hash table of the page's changes, by feed and key */
@@ -409,7 +410,7 @@ poll_page_group(PollPage *page, int nfeeds)
 
 /* Fills in what the log does not know. */
 static void
-read_rows(PollPage *page, PollFeedSet *set, PollContent content)
+read_rows(PollPage *page, PollFeedSet *set)
 {
 	PollChange **changes = palloc(sizeof(PollChange *) * Max(page->nchanges, 1));
 
@@ -420,17 +421,16 @@ read_rows(PollPage *page, PollFeedSet *set, PollContent content)
 		for (int j = page->feed_start[i]; j < page->feed_start[i + 1]; j++)
 			if (page->by_feed[j]->result != POLL_RESULT_TRUNCATE)
 				changes[n++] = page->by_feed[j];
-		if (n == 0)
+		if (n == 0 || page->content == POLL_CONTENT_NONE ||
+			(page->content == POLL_CONTENT_KEYS && poll_reader_keys(set, i, changes, n, page->json)))
 			continue;
-		if (content == POLL_CONTENT_KEYS && poll_reader_keys(set, i, changes, n, page->json))
-			continue;
-		poll_reader_lookup(set, i, changes, n, page->json, content == POLL_CONTENT_ROWS);
+		poll_reader_lookup(set, page, i, changes, n);
 	}
 }
 
 void
 poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
-				  Snapshot snapshot, const PollView *view, int max_rows, PollContent content)
+				  Snapshot snapshot, const PollView *view, int max_rows)
 {
 	PollScan	scan;
 	PollStop	stop;
@@ -446,6 +446,8 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	scan_begin(&scan, set, cursor, snapshot, view, max_rows);
 	stop = read_log(&scan);
 	scan_end(&scan);
+	if (stop == POLL_STOP_COMPLETE)
+		scan.last.xid = poll_tick_lifted(scan.last.xid, snapshot, view);
 
 	page->nchanges = scan.nchanges;
 	page->changes = palloc(sizeof(PollChange *) * Max(scan.nchanges, 1));
@@ -460,7 +462,7 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 		learn(set, flushed, page->next.x, view);
 
 	poll_page_group(page, set->n);
-	read_rows(page, set, content);
+	read_rows(page, set);
 }
 
 bool

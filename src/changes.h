@@ -8,21 +8,13 @@
 #include "feedset.h"
 #include "page.h"
 
-/* What a page is to hold of each change. */
-typedef enum PollContent
-{
-	POLL_CONTENT_ROWS,			/* key and live row */
-	POLL_CONTENT_KEYS			/* the key alone */
-} PollContent;
-
 /*
  * The changes that the cursor has not seen, up to max_rows keys, read under
  * the snapshot, which is the active one.  The cursor is not one of a full
  * sync.  Learns about quiet feeds in the set.
  */
 extern void poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
-							  Snapshot snapshot, const PollView *view,
-							  int max_rows, PollContent content);
+							  Snapshot snapshot, const PollView *view, int max_rows);
 
 /* Is there any change that the cursor has not seen? */
 extern bool poll_changes_exist(PollFeedSet *set, const PollCursor *cursor,

@@ -67,6 +67,9 @@
 /* more open transactions than this: no list, but a reset */
 #define MAX_OPEN_AT_TRUNCATE	256
 
+/* Is it we who run a command now? */
+static bool own_command = false;
+
 PG_FUNCTION_INFO_V1(poll_ext_capture_truncate);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_end);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_drop);
@@ -221,6 +224,22 @@ poll_ext_capture_truncate(PG_FUNCTION_ARGS)
 
 /* ---- the triggers for that ---- */
 
+/* Runs a command that the event triggers need not look at. */
+static void
+run_own(const char *sql)
+{
+	own_command = true;
+	PG_TRY();
+	{
+		poll_run(sql, 0, NULL, NULL, NULL);
+	}
+	PG_FINALLY();
+	{
+		own_command = false;
+	}
+	PG_END_TRY();
+}
+
 static List *
 table_and_partitions(Oid relid)
 {
@@ -235,6 +254,18 @@ qualified_name(Oid relid)
 									  get_rel_name(relid));
 }
 
+/* Foreign tables cannot be partitions of one with a key, and need no check. */
+static void
+check_logged(Oid relid)
+{
+	if (get_rel_persistence(relid) != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is tracked and must stay logged", get_rel_name(relid)),
+				 errdetail("A crash would empty it without a trace in the change log."),
+				 errhint("Stop tracking with poll.untrack() first.")));
+}
+
 void
 poll_truncate_triggers_create(Oid relid, int64 feed, bool always)
 {
@@ -245,14 +276,14 @@ poll_truncate_triggers_create(Oid relid, int64 feed, bool always)
 	{
 		char	   *table = qualified_name(lfirst_oid(lc));
 
+		check_logged(lfirst_oid(lc));
 		if (OidIsValid(get_trigger_oid(lfirst_oid(lc), name, true)))
 			continue;
-		poll_run(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
-						  " EXECUTE FUNCTION poll.capture_truncate('" INT64_FORMAT "')",
-						  name, table, feed), 0, NULL, NULL, NULL);
+		run_own(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
+						 " EXECUTE FUNCTION poll.capture_truncate('" INT64_FORMAT "')",
+						 name, table, feed));
 		if (always)
-			poll_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name),
-					 0, NULL, NULL, NULL);
+			run_own(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name));
 	}
 }
 
@@ -264,8 +295,7 @@ poll_truncate_triggers_drop(Oid relid, int64 feed)
 
 	foreach(lc, table_and_partitions(relid))
 		if (OidIsValid(get_trigger_oid(lfirst_oid(lc), name, true)))
-			poll_run(psprintf("DROP TRIGGER %s ON %s", name, qualified_name(lfirst_oid(lc))),
-					 0, NULL, NULL, NULL);
+			run_own(psprintf("DROP TRIGGER %s ON %s", name, qualified_name(lfirst_oid(lc))));
 }
 
 /* ---- the end of a command ---- */
@@ -295,12 +325,7 @@ check_feed(const PollFeed *feed)
 	List	   *scope;
 	char	   *shape;
 
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is tracked and must stay logged", RelationGetRelationName(rel)),
-				 errdetail("A crash would empty it without a trace in the change log."),
-				 errhint("SELECT poll.untrack('%s') first.", NameStr(feed->name))));
+	check_logged(feed->relid);
 	poll_catalog_lists(feed->id, &columns, &scope);
 	check_columns(feed, columns, "columns");
 	check_columns(feed, scope, "scope columns");
@@ -338,6 +363,33 @@ check_table(Oid relid)
 			check_feed(feed);
 		else
 			check_partition(feed, relid);
+	}
+}
+
+/*
+ * A type was altered: its values may look different now.  Which tables have it
+ * somewhere in a column's type is not looked for.
+ */
+static void
+reset_own_types(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, poll_catalog_feeds_of(InvalidOid))
+	{
+		PollFeed	feed;
+		Relation	rel = poll_catalog_find_id(*(int64 *) lfirst(lc), &feed) ?
+		try_relation_open(feed.relid, AccessShareLock) : NULL;
+		bool		own_types = false;
+
+		if (rel == NULL)
+			continue;
+		for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+			own_types = own_types ||
+				TupleDescAttr(RelationGetDescr(rel), i)->atttypid >= FirstNormalObjectId;
+		relation_close(rel, AccessShareLock);
+		if (own_types)
+			reset_feed(&feed);
 	}
 }
 
@@ -431,6 +483,8 @@ check_command(Oid relid, const CollectedCommand *command)
 	ListCell   *lc;
 
 	check_table(relid);
+	if (get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
+		reset_own_types();
 	if (command->type != SCT_AlterTable)
 		return;
 	foreach(lc, command->d.alterTable.subcmds)
@@ -465,6 +519,13 @@ check_new_trigger(Oid tgoid)
 	table_close(pg_trigger, AccessShareLock);
 }
 
+static bool
+is_enum_rename(const CollectedCommand *command)
+{
+	return command->type == SCT_Simple && IsA(command->parsetree, AlterEnumStmt) &&
+		((AlterEnumStmt *) command->parsetree)->oldVal != NULL;
+}
+
 static void
 check_called(FunctionCallInfo fcinfo)
 {
@@ -494,6 +555,8 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 	CollectedCommand **commands;
 
 	check_called(fcinfo);
+	if (own_command)
+		PG_RETURN_NULL();
 	SPI_connect();
 	poll_run("SELECT classid, objid, command FROM pg_catalog.pg_event_trigger_ddl_commands()",
 			 0, NULL, NULL, NULL);
@@ -513,6 +576,8 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 			check_command(objects[i], commands[i]);
 		else if (classes[i] == TriggerRelationId)
 			check_new_trigger(objects[i]);
+		else if (classes[i] == TypeRelationId && is_enum_rename(commands[i]))
+			reset_own_types();
 	}
 	SPI_finish();
 	PG_RETURN_NULL();
@@ -522,34 +587,23 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 
 /* One of our triggers is gone: with a partition, or by itself? */
 static void
-check_dropped_trigger(int64 id)
+check_dropped_trigger(const char *nspname, const char *relname, const char *name)
 {
+	Oid			relid = get_relname_relid(relname, get_namespace_oid(nspname, true));
 	PollFeed	feed;
 
-	if (!poll_catalog_find_id(id, &feed))
+	if (!poll_catalog_find_id(strtoi64(strrchr(name, '_') + 1, NULL, 10), &feed))
 		return;
-	if (!OidIsValid(get_trigger_oid(feed.relid, psprintf(POLL_CAPTURE_TRIGGER INT64_FORMAT, id), true)) ||
-		!OidIsValid(get_trigger_oid(feed.relid, psprintf(POLL_TRUNCATE_TRIGGER INT64_FORMAT, id), true)))
+	if (!OidIsValid(relid))
+		reset_feed(&feed);
+	else if (relid == feed.relid ||
+			 (get_rel_relispartition(relid) &&
+			  list_member_oid(get_partition_ancestors(relid), feed.relid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("feed \"%s\" needs its triggers on table \"%s\"",
-						NameStr(feed.name), get_rel_name(feed.relid)),
+						NameStr(feed.name), relname),
 				 errhint("SELECT poll.untrack('%s').", NameStr(feed.name))));
-	reset_feed(&feed);
-}
-
-/* Adds the feed's id, in the name of one of our triggers, to the list of int64 *. */
-static List *
-add_trigger_feed(List *ids, const char *name)
-{
-	int64	   *id = palloc(sizeof(int64));
-	ListCell   *lc;
-
-	*id = strtoi64(strrchr(name, '_') + 1, NULL, 10);
-	foreach(lc, ids)
-		if (*(int64 *) lfirst(lc) == *id)
-			return ids;
-	return lappend(ids, id);
 }
 
 /* sql_drop */
@@ -558,25 +612,30 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 {
 	List	   *tables = NIL;
 	List	   *altered = NIL;
-	List	   *triggers = NIL;
+	List	   *triggers = NIL;	/* schema, table and trigger, again and again */
 	ListCell   *lc;
 
 	check_called(fcinfo);
+	if (own_command)
+		PG_RETURN_NULL();
 	SPI_connect();
-	poll_run("SELECT classid, objid, objsubid, address_names[3]"
+	poll_run("SELECT classid, objid, objsubid, address_names[1], address_names[2], address_names[3]"
 			 " FROM pg_catalog.pg_event_trigger_dropped_objects()", 0, NULL, NULL, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		Oid			class = DatumGetObjectId(column(i, 1));
 		Oid			object = DatumGetObjectId(column(i, 2));
-		char	   *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 4);
+		char	   *names[3];
+
+		for (int j = 0; j < 3; j++)
+			names[j] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 4 + j);
 
 		if (class == RelationRelationId && DatumGetInt32(column(i, 3)) == 0)
 			tables = lappend_oid(tables, object);
 		else if (class == RelationRelationId)
 			altered = lappend_oid(altered, object);
-		else if (class == TriggerRelationId && name != NULL && is_our_trigger(name))
-			triggers = add_trigger_feed(triggers, name);
+		else if (class == TriggerRelationId && names[2] != NULL && is_our_trigger(names[2]))
+			triggers = list_concat(triggers, list_make3(names[0], names[1], names[2]));
 	}
 
 	/* feeds go with their tables */
@@ -590,8 +649,9 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 	foreach(lc, altered)
 		if (!list_member_oid(tables, lfirst_oid(lc)))
 			check_table(lfirst_oid(lc));
-	foreach(lc, triggers)
-		check_dropped_trigger(*(int64 *) lfirst(lc));
+	for (int i = 0; i < list_length(triggers); i += 3)
+		check_dropped_trigger(list_nth(triggers, i), list_nth(triggers, i + 1),
+							  list_nth(triggers, i + 2));
 	SPI_finish();
 	PG_RETURN_NULL();
 }

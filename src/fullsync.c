@@ -21,6 +21,7 @@
 #include "fullsync.h"
 #include "reader.h"
 #include "snapshot.h"
+#include "tick.h"
 
 void
 poll_position_now(PollCursor *cursor, const PollFeedSet *set,
@@ -35,6 +36,7 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 		for (int j = 0; j < set->members[i].nstreams; j++)
 			last = Max(last, poll_log_last(&log, set->members[i].streams[j].channel));
 	poll_log_close(&log);
+	last = poll_tick_lifted(last, snapshot, view);
 	poll_cursor_start(cursor, view, last);
 	if (cursor->cut)
 		cursor->lsn = poll_snapshot_position();

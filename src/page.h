@@ -5,11 +5,22 @@
 #ifndef POLL_PAGE_H
 #define POLL_PAGE_H
 
+#include "access/tupdesc.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
+#include "utils/tuplestore.h"
 
 #include "changelog.h"
 #include "cursor.h"
+
+/* What a page is to hold of each change. */
+typedef enum PollContent
+{
+	POLL_CONTENT_ROWS,			/* JSON of key and live row */
+	POLL_CONTENT_KEYS,			/* JSON of the key alone */
+	POLL_CONTENT_TUPLES,		/* the live row as a tuple */
+	POLL_CONTENT_NONE
+} PollContent;
 
 typedef enum PollResult
 {
@@ -38,6 +49,7 @@ typedef struct PollChange
 
 typedef struct PollPage
 {
+	PollContent content;
 	int			nchanges;
 	PollChange **changes;		/* in order */
 	PollChange **by_feed;		/* the same, feed by feed */
@@ -46,6 +58,8 @@ typedef struct PollPage
 	bool		has_more;
 	bool		behind;			/* nothing read: the snapshot is too old */
 	StringInfo	json;			/* of keys and rows */
+	Tuplestorestate *tuples;	/* for POLL_CONTENT_TUPLES */
+	TupleDesc	desc;			/* the table's */
 } PollPage;
 
 #endif							/* POLL_PAGE_H */

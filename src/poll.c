@@ -1,14 +1,13 @@
 /*
  * poll.c
- *		The functions that clients call: poll() and its relatives.
+ *		poll.poll(), and the functions that return one value.
  *
- * All of them are STABLE and work under the active snapshot.  A poll with
- * nothing new is answered from memory: the cursor decides, and shared memory
- * says that nobody has flushed a change since (shmem.c).
+ * All of them, and those of rows.c, are STABLE and work under the active
+ * snapshot.
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -17,7 +16,6 @@
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
-#include "utils/jsonb.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -25,246 +23,20 @@
 
 #include "changes.h"
 #include "error.h"
-#include "feedset.h"
-#include "fullsync.h"
 #include "key.h"
-#include "page.h"
+#include "request.h"
 #include "snapshot.h"
-
-#define MAX_ROWS	10000
-
-/* what a backend keeps from one poll to the next */
-#define WORK_PAGE_BYTES	(64 * 1024)
-#define MAX_KEPT_JSON	(1024 * 1024)
+#include "tick.h"
 
 /* what the envelope takes beside its parts, and each change beside its row */
 #define ENVELOPE_BYTES	192
 #define CHANGE_BYTES	72
 
-/* a cursor argument that means "from now on" */
-#define CURSOR_NOW	"now"
-
 PG_FUNCTION_INFO_V1(poll_ext_poll);
-PG_FUNCTION_INFO_V1(poll_ext_changes);
-PG_FUNCTION_INFO_V1(poll_ext_changed_keys);
 PG_FUNCTION_INFO_V1(poll_ext_has_changes);
+PG_FUNCTION_INFO_V1(poll_ext_has_changes_since);
 PG_FUNCTION_INFO_V1(poll_ext_current_cursor);
 PG_FUNCTION_INFO_V1(poll_ext_cursor_info);
-
-/* What a request comes down to. */
-typedef enum PollStart
-{
-	POLL_START_SYNC,			/* no cursor */
-	POLL_START_NOW,
-	POLL_START_CURSOR
-} PollStart;
-
-/*
- * The memory that a page is made in.  It is kept from one poll to the next:
- * getting a hundred kB from the system and giving them back costs as much as
- * reading the rows.
- */
-typedef struct PollWork
-{
-	MemoryContext context;		/* this struct, and all below */
-	MemoryContext page;			/* reset after each poll */
-	StringInfoData json;
-} PollWork;
-
-typedef struct PollRequest
-{
-	PollSelection selection;
-	PollFeedSet *set;
-	PollStart	start;
-	PollCursor	cursor;			/* for POLL_START_CURSOR */
-
-	/* between work_begin() and work_end() */
-	PollWork   *work;
-	MemoryContext caller;
-	Snapshot	snapshot;
-	PollView	view;
-} PollRequest;
-
-static PollWork *kept_work = NULL;
-
-static bool
-is_now(text *cursor)
-{
-	return VARSIZE_ANY_EXHDR(cursor) == strlen(CURSOR_NOW) &&
-		memcmp(VARDATA_ANY(cursor), CURSOR_NOW, strlen(CURSOR_NOW)) == 0;
-}
-
-/* Checks the arguments feeds, scope and cursor; each may be NULL. */
-static void
-request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cursor)
-{
-	if (names == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("the list of feeds must not be null")));
-	request->selection.names = names;
-	request->selection.scope = scope;
-	request->set = poll_feedset_get(&request->selection, GetActiveSnapshot());
-	if (cursor == NULL)
-		request->start = POLL_START_SYNC;
-	else if (is_now(cursor))
-		request->start = POLL_START_NOW;
-	else
-	{
-		request->start = POLL_START_CURSOR;
-		poll_feedset_cursor(request->set, cursor, &request->cursor);
-	}
-}
-
-/* The array {feed}; NULL for NULL. */
-static ArrayType *
-single_feed(FunctionCallInfo fcinfo, int argno)
-{
-	Datum		name;
-
-	if (PG_ARGISNULL(argno))
-		return NULL;
-	name = PG_GETARG_DATUM(argno);
-	return construct_array(&name, 1, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
-static ArrayType *
-array_arg(FunctionCallInfo fcinfo, int argno)
-{
-	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_ARRAYTYPE_P(argno);
-}
-
-static text *
-text_arg(FunctionCallInfo fcinfo, int argno)
-{
-	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
-}
-
-static Jsonb *
-jsonb_arg(FunctionCallInfo fcinfo, int argno)
-{
-	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno);
-}
-
-static int
-max_rows_arg(FunctionCallInfo fcinfo, int argno)
-{
-	int			max_rows = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
-
-	if (max_rows < 1 || max_rows > MAX_ROWS)
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
-	return max_rows;
-}
-
-/* Is there nothing new, as can be told without a look at the log? */
-static bool
-nothing_new(const PollRequest *request)
-{
-	const PollCursor *cursor = &request->cursor;
-	PollView	view;
-
-	if (request->start != POLL_START_CURSOR || cursor->cut ||
-		GetActiveSnapshot()->takenDuringRecovery ||
-		!poll_feedset_quiet(request->set, cursor->x))
-		return false;
-	if (cursor->np == 0)
-		return true;
-
-	/* those that were open must still be */
-	poll_snapshot_view(GetActiveSnapshot(), &view);
-	for (int i = 0; i < cursor->np; i++)
-		if (poll_view_finished(&view, cursor->p[i]))
-			return false;
-	return true;
-}
-
-static PollWork *
-work_create(void)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext work",
-												  ALLOCSET_SMALL_SIZES);
-	PollWork   *work = MemoryContextAlloc(context, sizeof(PollWork));
-	MemoryContext old = MemoryContextSwitchTo(context);
-
-	work->context = context;
-	work->page = AllocSetContextCreate(context, "poll_ext page", WORK_PAGE_BYTES,
-									   ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
-	initStringInfo(&work->json);
-	MemoryContextSwitchTo(old);
-	return work;
-}
-
-/*
- * From here on SQL may run: keep what it could replace.  It may even poll, so
- * the kept memory is ours alone meanwhile, and an error frees it.
- */
-static void
-work_begin(PollRequest *request)
-{
-	PollWork   *work = kept_work ? kept_work : work_create();
-
-	kept_work = NULL;
-	MemoryContextSetParent(work->context, CurrentMemoryContext);
-	resetStringInfo(&work->json);
-	request->work = work;
-	request->caller = MemoryContextSwitchTo(work->page);
-
-	request->set = poll_feedset_copy(request->set);
-	request->snapshot = poll_snapshot_push();
-	poll_snapshot_view(request->snapshot, &request->view);
-}
-
-static void
-work_end(PollRequest *request)
-{
-	PollWork   *work = request->work;
-
-	PopActiveSnapshot();
-	poll_feedset_learn(&request->selection, request->set);
-
-	MemoryContextSwitchTo(request->caller);
-	if (kept_work != NULL || work->json.maxlen > MAX_KEPT_JSON)
-		MemoryContextDelete(work->context);
-	else
-	{
-		MemoryContextReset(work->page);
-		MemoryContextSetParent(work->context, TopMemoryContext);
-		kept_work = work;
-	}
-}
-
-/* The page that the request asks for.  Between work_begin() and work_end(). */
-static void
-read_page(PollRequest *request, int max_rows, PollContent content, PollPage *page)
-{
-	PollFeedSet *set = request->set;
-	Snapshot	snapshot = request->snapshot;
-	const PollView *view = &request->view;
-	PollCursor *cursor = &request->cursor;
-
-	memset(page, 0, sizeof(PollPage));
-	page->json = &request->work->json;
-	if (request->start == POLL_START_SYNC)
-		poll_fullsync_start(cursor, set, snapshot, view);
-
-	if (request->start == POLL_START_NOW)
-		poll_position_now(&page->next, set, snapshot, view);
-	else if (poll_snapshot_behind(snapshot, view, cursor))
-	{
-		page->next = *cursor;
-		page->has_more = true;
-		page->behind = true;
-	}
-	else if (cursor->sync)
-		poll_fullsync_read(page, set, cursor, snapshot, view, max_rows);
-	else
-		poll_changes_read(page, set, cursor, snapshot, view, max_rows, content);
-
-	if (page->nchanges > 0 || request->start != POLL_START_CURSOR)
-		poll_snapshot_flush(snapshot);
-}
 
 /* ---- poll.poll(): the envelope ---- */
 
@@ -321,14 +93,32 @@ write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
 }
 
 /*
+ * A time such that everything that was visible then has been delivered, now or
+ * before; 0 if none is known.  On a primary that is the start of the
+ * transaction: it is always before the snapshot, while the start of the
+ * statement is not, since in the extended protocol the snapshot is taken at
+ * Bind and statement_timestamp() moves at Execute.  A standby's clock runs
+ * ahead of what it shows; there the newest tick tells.
+ */
+static TimestampTz
+answer_time(const PollRequest *request, const PollPage *page)
+{
+	if (page != NULL && (page->has_more || page->next.cut))
+		return 0;
+	return GetActiveSnapshot()->takenDuringRecovery ? poll_tick_newest(request->snapshot) :
+		GetCurrentTransactionStartTimestamp();
+}
+
+/*
  * The answer.  page = NULL: nothing new.  It is written where it stays, at
  * about its size: it can be large, and is copied often enough on its way out.
  */
 static text *
-envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
+envelope(const PollRequest *request, const PollPage *page, text *cursor)
 {
+	const PollFeedSet *set = request->set;
 	StringInfoData buf;
-	TimestampTz time = poll_snapshot_time();
+	TimestampTz time = answer_time(request, page);
 	char		timestamp[MAXDATELEN + 1];
 	char		number[MAXINT8LEN + 1];
 	int			utc = 0;
@@ -367,197 +157,76 @@ envelope(const PollFeedSet *set, const PollPage *page, text *cursor)
 	return (text *) buf.data;
 }
 
-/* poll.poll(feeds text[], cursor text, max_rows int, scope jsonb) returns json */
+/*
+ * poll.poll(feeds text[], cursor text, max_rows int, scope jsonb,
+ * since timestamptz) returns json
+ */
 Datum
 poll_ext_poll(PG_FUNCTION_ARGS)
 {
-	text	   *cursor = text_arg(fcinfo, 1);
-	int			max_rows = max_rows_arg(fcinfo, 2);
+	text	   *cursor = poll_arg_text(fcinfo, 1);
+	int			max_rows = poll_arg_max_rows(fcinfo, 2);
 	PollRequest request;
-	PollPage	page;
+	PollPage	page = {POLL_CONTENT_ROWS};
+	TimestampTz since;
 	text	   *result;
 
-	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 3), cursor);
-	if (nothing_new(&request))
-		PG_RETURN_TEXT_P(envelope(request.set, NULL, cursor));
+	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 3), cursor,
+					  poll_arg_time(fcinfo, 4, &since));
+	if (poll_nothing_new(&request))
+		PG_RETURN_TEXT_P(envelope(&request, NULL, cursor));
 
-	work_begin(&request);
-	read_page(&request, max_rows, POLL_CONTENT_ROWS, &page);
+	poll_request_begin(&request);
+	poll_request_read(&request, max_rows, &page);
 	cursor = poll_cursor_encode(&page.next);
 	MemoryContextSwitchTo(request.caller);
-	result = envelope(request.set, &page, cursor);
-	work_end(&request);
+	result = envelope(&request, &page, cursor);
+	poll_request_end(&request);
 	PG_RETURN_TEXT_P(result);
-}
-
-/* ---- poll.changes() and poll.changed_keys(): a row per change ---- */
-
-/* The cursor behind change i of the page. */
-static text *
-cursor_after(const PollRequest *request, const PollPage *page, int i)
-{
-	const PollChange *change = page->changes[i];
-	PollCursor	cursor;
-
-	if (i == page->nchanges - 1)
-		return poll_cursor_encode(&page->next);
-	if (change->at.xid == 0)
-	{
-		cursor = request->cursor;
-		cursor.sync_feed = change->feed;
-		cursor.key = change->key;
-		cursor.keylen = change->keylen;
-		return poll_cursor_encode(&cursor);
-	}
-	poll_cursor_advance(&cursor, &request->cursor, &request->view, change->at, POLL_STOP_CUT,
-						poll_snapshot_position());
-	return poll_cursor_encode(&cursor);
-}
-
-/* microseconds since 1970 to a timestamp */
-static TimestampTz
-version_time(int64 version)
-{
-	return version - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-}
-
-static Datum
-text_part(const StringInfoData *buf, int start, int len)
-{
-	return PointerGetDatum(cstring_to_text_with_len(buf->data + start, len));
-}
-
-/*
- * A row: the columns of poll.changes are op, key, data, version, changed_at and
- * cursor; those of poll.changed_keys key, version, changed_at and cursor.
- * change = NULL: only the cursor moves on.
- */
-static void
-put_row(ReturnSetInfo *rsinfo, const PollPage *page, const PollChange *change, text *cursor,
-		PollContent content)
-{
-	Datum		values[6] = {0};
-	bool		isnull[6];
-	int			n = 0;
-
-	memset(isnull, true, sizeof(isnull));
-	if (content == POLL_CONTENT_ROWS)
-	{
-		values[n] = CStringGetTextDatum(change == NULL ? "skip" :
-										change->result == POLL_RESULT_UPSERT ? "upsert" :
-										change->result == POLL_RESULT_DELETE ? "delete" : "truncate");
-		isnull[n++] = false;
-	}
-	if (change != NULL && change->result != POLL_RESULT_TRUNCATE)
-	{
-		values[n] = text_part(page->json, change->json_key, change->json_key_len);
-		isnull[n] = false;
-	}
-	n++;
-	if (content == POLL_CONTENT_ROWS)
-	{
-		if (change != NULL && change->result == POLL_RESULT_UPSERT)
-		{
-			values[n] = text_part(page->json, change->json_data, change->json_data_len);
-			isnull[n] = false;
-		}
-		n++;
-	}
-	if (change != NULL && change->at.xid != 0)
-	{
-		values[n] = Int64GetDatum(change->at.version);
-		values[n + 1] = TimestampTzGetDatum(version_time(change->at.version));
-		isnull[n] = isnull[n + 1] = false;
-	}
-	n += 2;
-	values[n] = PointerGetDatum(cursor);
-	isnull[n] = false;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
-}
-
-/*
- * The rows of a page.  What the caller may not know is left out, but if the
- * page ends with it, or has found nothing so far, or begins now, there is a
- * last row that consists of the cursor, so that the caller moves on.
- */
-static void
-put_page(ReturnSetInfo *rsinfo, const PollRequest *request, const PollPage *page,
-		 PollContent content)
-{
-	bool		skipped = page->nchanges == 0 && !page->behind &&
-	(page->has_more || request->start == POLL_START_NOW);
-
-	for (int i = 0; i < page->nchanges; i++)
-	{
-		skipped = page->changes[i]->result == POLL_RESULT_SKIP;
-		if (!skipped)
-			put_row(rsinfo, page, page->changes[i], cursor_after(request, page, i), content);
-	}
-	if (skipped)
-		put_row(rsinfo, page, NULL, poll_cursor_encode(&page->next), content);
-}
-
-static Datum
-changes_srf(FunctionCallInfo fcinfo, PollContent content)
-{
-	int			max_rows = max_rows_arg(fcinfo, 2);
-	PollRequest request;
-	PollPage	page;
-
-	InitMaterializedSRF(fcinfo, 0);
-	request_init(&request, single_feed(fcinfo, 0), jsonb_arg(fcinfo, 3), text_arg(fcinfo, 1));
-	if (content == POLL_CONTENT_KEYS && request.start == POLL_START_SYNC)
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("the cursor must not be null"),
-				 errhint("Take one from poll.current_cursor() or from a poll.")));
-	if (nothing_new(&request))
-		return (Datum) 0;
-
-	work_begin(&request);
-	read_page(&request, max_rows, content, &page);
-	put_page((ReturnSetInfo *) fcinfo->resultinfo, &request, &page, content);
-	work_end(&request);
-	return (Datum) 0;
-}
-
-/* poll.changes(feed text, cursor text, max_rows int, scope jsonb) */
-Datum
-poll_ext_changes(PG_FUNCTION_ARGS)
-{
-	return changes_srf(fcinfo, POLL_CONTENT_ROWS);
-}
-
-/* poll.changed_keys(feed text, cursor text, max_rows int, scope jsonb) */
-Datum
-poll_ext_changed_keys(PG_FUNCTION_ARGS)
-{
-	return changes_srf(fcinfo, POLL_CONTENT_KEYS);
 }
 
 /* ---- the small ones ---- */
 
-/*
- * poll.has_changes(feeds text[], cursor text, scope jsonb) returns bool: would a poll
- * return anything, or has it more to say?
- */
+/* Would a poll return anything, or has it more to say? */
+static bool
+has_changes(PollRequest *request)
+{
+	bool		result;
+
+	if (request->start == POLL_START_NOW || poll_nothing_new(request))
+		return false;
+	if (request->start == POLL_START_SYNC ||
+		(request->start == POLL_START_CURSOR && request->cursor.sync))
+		return true;
+
+	poll_request_begin(request);
+	result = poll_snapshot_behind(request->snapshot, &request->view, &request->cursor) ||
+		poll_changes_exist(request->set, &request->cursor, request->snapshot, &request->view);
+	poll_request_end(request);
+	return result;
+}
+
+/* poll.has_changes(feeds text[], cursor text, scope jsonb) returns bool */
 Datum
 poll_ext_has_changes(PG_FUNCTION_ARGS)
 {
 	PollRequest request;
-	bool		result;
 
-	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 2), text_arg(fcinfo, 1));
-	if (request.start == POLL_START_NOW || nothing_new(&request))
-		PG_RETURN_BOOL(false);
-	if (request.start == POLL_START_SYNC || request.cursor.sync)
-		PG_RETURN_BOOL(true);
+	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2),
+					  poll_arg_text(fcinfo, 1), NULL);
+	PG_RETURN_BOOL(has_changes(&request));
+}
 
-	work_begin(&request);
-	result = poll_snapshot_behind(request.snapshot, &request.view, &request.cursor) ||
-		poll_changes_exist(request.set, &request.cursor, request.snapshot, &request.view);
-	work_end(&request);
-	PG_RETURN_BOOL(result);
+/* poll.has_changes(feeds text[], since timestamptz, scope jsonb) returns bool */
+Datum
+poll_ext_has_changes_since(PG_FUNCTION_ARGS)
+{
+	PollRequest request;
+	TimestampTz since;
+
+	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2), NULL,
+					  poll_arg_time(fcinfo, 1, &since));
+	PG_RETURN_BOOL(has_changes(&request));
 }
 
 /* poll.current_cursor(feeds text[], scope jsonb) returns text */
@@ -565,16 +234,16 @@ Datum
 poll_ext_current_cursor(PG_FUNCTION_ARGS)
 {
 	PollRequest request;
-	PollCursor	cursor;
+	PollPage	page = {POLL_CONTENT_NONE};
 	text	   *result;
 
-	request_init(&request, array_arg(fcinfo, 0), jsonb_arg(fcinfo, 1), NULL);
-	work_begin(&request);
-	poll_position_now(&cursor, request.set, request.snapshot, &request.view);
-	poll_snapshot_flush(request.snapshot);
+	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 1), NULL, NULL);
+	request.start = POLL_START_NOW;
+	poll_request_begin(&request);
+	poll_request_read(&request, 1, &page);
 	MemoryContextSwitchTo(request.caller);
-	result = poll_cursor_encode(&cursor);
-	work_end(&request);
+	result = poll_cursor_encode(&page.next);
+	poll_request_end(&request);
 	PG_RETURN_TEXT_P(result);
 }
 

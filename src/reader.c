@@ -1,11 +1,12 @@
 /*
  * reader.c
- *		Live rows of a tracked table, as JSON.
+ *		Live rows of a tracked table, as JSON or as tuples.
  *
  * The log knows which keys changed; the rows come from the table, under the
  * caller's snapshot and as the caller, so that privileges and row-level
  * security apply.  The queries (plan.c) are prepared once per feed and user.
- * Rows are written as JSON while the executor produces them and never stored.
+ * Rows are written as JSON while the executor produces them and never stored,
+ * unless tuples are wanted.
  *
  * A live row answers for a logged key only if its key has the same text.  If
  * the table's equality is wider (numeric 1.0 and 1.00, case-insensitive
@@ -65,6 +66,7 @@ typedef struct PollReader
 	int		   *scope_columns;	/* likewise */
 	int			ncolumns;		/* of the result */
 	int			ndata;			/* of them the feed's own, in front */
+	AttrNumber *attnums;		/* the columns' numbers in the table */
 	PollJsonWriter *writers;
 	SPIPlanPtr	lookup;
 	bool	   *scope_null;		/* what the scans are for */
@@ -136,26 +138,26 @@ forget_readers(void)
 
 /* Adds a column to the query's result, unless it is there; returns its place. */
 static int
-add_column(PollReader *reader, StringInfo list, AttrNumber *places, Relation rel, AttrNumber attnum)
+add_column(PollReader *reader, StringInfo list, Relation rel, AttrNumber attnum)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
 
 	for (int i = 0; i < reader->ncolumns; i++)
-		if (places[i] == attnum)
+		if (reader->attnums[i] == attnum)
 			return i;
 	appendStringInfo(list, "t.%s, ", quote_identifier(NameStr(att->attname)));
 	poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname), att->atttypid);
-	places[reader->ncolumns] = attnum;
+	reader->attnums[reader->ncolumns] = attnum;
 	return reader->ncolumns++;
 }
 
 static int *
-add_key(PollReader *reader, StringInfo list, AttrNumber *places, Relation rel, const PollKey *key)
+add_key(PollReader *reader, StringInfo list, Relation rel, const PollKey *key)
 {
 	int		   *columns = palloc(sizeof(int) * key->ncolumns);
 
 	for (int i = 0; i < key->ncolumns; i++)
-		columns[i] = add_column(reader, list, places, rel, key->columns[i].attnum);
+		columns[i] = add_column(reader, list, rel, key->columns[i].attnum);
 	return columns;
 }
 
@@ -165,25 +167,25 @@ reader_columns(PollReader *reader, Relation rel, List *columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	PollKey    *key = reader->source.key;
-	AttrNumber *places = palloc(sizeof(AttrNumber) * desc->natts);
 	StringInfoData list;
 	ListCell   *lc;
 
 	initStringInfo(&list);
+	reader->attnums = palloc(sizeof(AttrNumber) * desc->natts);
 	reader->writers = palloc0(sizeof(PollJsonWriter) * desc->natts);
 	foreach(lc, columns)
-		add_column(reader, &list, places, rel, poll_key_attnum(rel, lfirst(lc)));
+		add_column(reader, &list, rel, poll_key_attnum(rel, lfirst(lc)));
 	for (int i = 0; columns == NIL && i < desc->natts; i++)
 		if (!TupleDescAttr(desc, i)->attisdropped)
-			add_column(reader, &list, places, rel, i + 1);
+			add_column(reader, &list, rel, i + 1);
 	reader->ndata = reader->ncolumns;
 
-	reader->key_columns = add_key(reader, &list, places, rel, key);
+	reader->key_columns = add_key(reader, &list, rel, key);
 	reader->key_writers = palloc(sizeof(PollJsonWriter) * key->ncolumns);
 	for (int k = 0; k < key->ncolumns; k++)
 		reader->key_writers[k] = reader->writers[reader->key_columns[k]];
 	if (reader->source.scope != NULL)
-		reader->scope_columns = add_key(reader, &list, places, rel, reader->source.scope);
+		reader->scope_columns = add_key(reader, &list, rel, reader->source.scope);
 	reader->source.columns = list.data;
 }
 
@@ -371,8 +373,7 @@ typedef struct PollReceiver
 	DestReceiver pub;
 	PollReader *reader;
 	MemoryContext row_context;	/* reset for each row */
-	StringInfo	json;
-	bool		want_data;
+	PollPage   *page;
 	const char *scope;			/* that was asked for, or NULL */
 	int			scope_len;
 
@@ -383,7 +384,7 @@ typedef struct PollReceiver
 	StringInfoData key;			/* of the row */
 
 	/* a scan */
-	PollPage   *page;
+	bool		scan;
 	MemoryContext page_context;
 	int			feed;
 	int			room;			/* rows that the page may still take */
@@ -412,20 +413,40 @@ write_object(StringInfo buf, PollJsonWriter *writers, const int *columns, int n,
 	appendStringInfoChar(buf, '}');
 }
 
+/* The columns that the feed shows, where the table has them; the others are null. */
+static void
+put_tuple(PollPage *page, const PollReader *reader, TupleTableSlot *slot)
+{
+	Datum	   *values = palloc(sizeof(Datum) * page->desc->natts);
+	bool	   *isnull = palloc(sizeof(bool) * page->desc->natts);
+
+	memset(isnull, true, sizeof(bool) * page->desc->natts);
+	for (int i = 0; i < reader->ndata; i++)
+	{
+		values[reader->attnums[i] - 1] = slot->tts_values[i];
+		isnull[reader->attnums[i] - 1] = slot->tts_isnull[i];
+	}
+	tuplestore_putvalues(page->tuples, page->desc, values, isnull);
+}
+
 static void
 write_row(PollReceiver *self, PollChange *change, TupleTableSlot *slot)
 {
 	PollReader *reader = self->reader;
-	StringInfo	json = self->json;
+	PollPage   *page = self->page;
+	StringInfo	json = page->json;
 
 	change->result = POLL_RESULT_UPSERT;
+	if (page->content == POLL_CONTENT_TUPLES)
+		put_tuple(page, reader, slot);
+	if (page->content == POLL_CONTENT_TUPLES || page->content == POLL_CONTENT_NONE)
+		return;
 	change->json_key = json->len;
-
 	write_object(json, reader->key_writers, reader->key_columns, reader->source.key->ncolumns,
 				 slot->tts_values, slot->tts_isnull);
 	change->json_key_len = json->len - change->json_key;
 	change->json_data = json->len;
-	if (self->want_data)
+	if (page->content == POLL_CONTENT_ROWS)
 		write_object(json, reader->writers, NULL, reader->ndata,
 					 slot->tts_values, slot->tts_isnull);
 	change->json_data_len = json->len - change->json_data;
@@ -496,7 +517,6 @@ receive_scan(PollReceiver *self, TupleTableSlot *slot)
 {
 	MemoryContext old;
 	PollChange *change = NULL;
-
 	bool		wanted = in_scope(self, slot);
 
 	if (self->room == 0)
@@ -530,7 +550,7 @@ receive(TupleTableSlot *slot, DestReceiver *dest)
 	MemoryContext old = MemoryContextSwitchTo(self->row_context);
 
 	slot_getallattrs(slot);
-	if (self->page)
+	if (self->scan)
 		receive_scan(self, slot);
 	else
 		receive_lookup(self, slot);
@@ -551,7 +571,7 @@ receiver_done(DestReceiver *dest)
 
 static void
 receiver_init(PollReceiver *self, PollReader *reader, const PollFeedSet *set, int feed,
-			  StringInfo json)
+			  PollPage *page)
 {
 	memset(self, 0, sizeof(PollReceiver));
 	self->pub.receiveSlot = receive;
@@ -560,7 +580,7 @@ receiver_init(PollReceiver *self, PollReader *reader, const PollFeedSet *set, in
 	self->pub.rDestroy = receiver_done;
 	self->pub.mydest = DestNone;
 	self->reader = reader;
-	self->json = json;
+	self->page = page;
 	self->feed = feed;
 	self->scope = poll_feedset_scope(set, feed);
 	self->scope_len = set->members[feed].scope_len;
@@ -681,8 +701,7 @@ tells_deletes(const PollReader *reader, const PollFeed *feed)
 }
 
 void
-poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n,
-				   StringInfo json, bool want_data)
+poll_reader_lookup(const PollFeedSet *set, PollPage *page, int feed, PollChange **changes, int n)
 {
 	PollReader *reader = reader_open(&set->members[feed].feed);
 	PollReceiver receiver;
@@ -694,8 +713,7 @@ poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n
 	int			m = 0;
 
 	SPI_connect();
-	receiver_init(&receiver, reader, set, feed, json);
-	receiver.want_data = want_data;
+	receiver_init(&receiver, reader, set, feed, page);
 	receiver.changes = changes;
 	receiver.values = parse_keys(reader, changes, n, &valid);
 	receiver.place = palloc(sizeof(int) * n);
@@ -717,7 +735,7 @@ poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n
 	for (int i = 0; i < n; i++)
 		if (changes[i]->result == POLL_RESULT_DELETE)
 			write_key(reader, changes[i], &receiver.values[i * reader->source.key->ncolumns],
-					  valid[i], json, receiver.row_context);
+					  valid[i], page->json, receiver.row_context);
 	SPI_finish();
 }
 
@@ -818,9 +836,8 @@ poll_reader_scan(const PollFeedSet *set, PollPage *page, int limit)
 	SPI_connect();
 	args = palloc(sizeof(Datum) * max_args);
 	types = palloc(sizeof(Oid) * max_args);
-	receiver_init(&receiver, reader, set, feed, page->json);
-	receiver.want_data = true;
-	receiver.page = page;
+	receiver_init(&receiver, reader, set, feed, page);
+	receiver.scan = true;
 	receiver.page_context = page_context;
 	receiver.room = limit;
 

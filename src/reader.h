@@ -1,6 +1,6 @@
 /*
  * reader.h
- *		Live rows of a tracked table, as JSON.
+ *		Live rows of a tracked table, as JSON or as tuples.
  */
 #ifndef POLL_READER_H
 #define POLL_READER_H
@@ -9,13 +9,13 @@
 #include "page.h"
 
 /*
- * Looks up the live rows of the changes (n > 0, all of that feed of the set)
- * under the active snapshot and fills in their results.  All of these lock the
+ * Looks up the live rows of the changes (n > 0, of the page and all of that
+ * feed of the set) under the active snapshot and fills in their results.  All of these lock the
  * table until the end of the transaction, and error if it is gone, has no key
  * any more, or was rewritten since the snapshot.
  */
-extern void poll_reader_lookup(const PollFeedSet *set, int feed, PollChange **changes, int n,
-							   StringInfo json, bool want_data);
+extern void poll_reader_lookup(const PollFeedSet *set, PollPage *page, int feed,
+							   PollChange **changes, int n);
 
 /*
  * Fills in the keys alone, without a look at the table; false if the caller

@@ -20,6 +20,9 @@
  * earlier are below the next xid of that moment.  So the first one who uses
  * the array on a primary sets a floor: an unset slot counts as floor - 1.
  *
+ * Databases.  Ticks (tick.c) are a second apart in each database, and there is
+ * one worker in each; an entry per database knows when they were last seen.
+ *
  * Locking: none; every field is an atomic, and each is only ever raised.
  * Without shared_preload_libraries the clock is per backend (strictly
  * increasing within a transaction, which is all that cursors need), nothing
@@ -43,6 +46,9 @@
 
 #define FLUSHED_SLOTS	16384	/* a power of two; 8 bytes each */
 
+/* more databases than this do without ticks of the worker */
+#define MAX_DATABASES	256
+
 typedef struct PollShared
 {
 	pg_atomic_uint64 clock;		/* the last version taken */
@@ -51,10 +57,13 @@ typedef struct PollShared
 	pg_atomic_uint64 async;		/* see poll_async_read() */
 	pg_atomic_uint64 async_durable;
 	pg_atomic_uint64 flushed[FLUSHED_SLOTS];
+	PollDatabase databases[MAX_DATABASES];
 } PollShared;
 
 static PollShared *shared = NULL;
 static int64 local_clock = 0;
+static PollDatabase local_database;
+static PollDatabase *my_database = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -65,6 +74,16 @@ shmem_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(PollShared)));
+}
+
+static void
+database_init(PollDatabase *database, bool is_shared)
+{
+	database->shared = is_shared;
+	pg_atomic_init_u32(&database->oid, InvalidOid);
+	pg_atomic_init_u64(&database->flushed, 0);
+	pg_atomic_init_u64(&database->ticked, 0);
+	pg_atomic_init_u64(&database->worker, 0);
 }
 
 static void
@@ -85,6 +104,8 @@ shmem_startup(void)
 		pg_atomic_init_u64(&shared->async_durable, 0);
 		for (int i = 0; i < FLUSHED_SLOTS; i++)
 			pg_atomic_init_u64(&shared->flushed[i], 0);
+		for (int i = 0; i < MAX_DATABASES; i++)
+			database_init(&shared->databases[i], true);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -134,6 +155,33 @@ poll_clock_take(int64 count)
 		first = Max((int64) last + 1, now);
 	} while (!pg_atomic_compare_exchange_u64(&shared->clock, &last, first + count - 1));
 	return first;
+}
+
+TimestampTz
+poll_clock_timestamp(int64 version)
+{
+	return version - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+/* An entry is taken by the first who needs it, and never given back. */
+PollDatabase *
+poll_shmem_database(void)
+{
+	if (my_database != NULL)
+		return my_database;
+	for (int i = 0; shared != NULL && i < MAX_DATABASES; i++)
+	{
+		PollDatabase *database = &shared->databases[i];
+		uint32		oid = pg_atomic_read_u32(&database->oid);
+
+		if (oid == InvalidOid &&
+			pg_atomic_compare_exchange_u32(&database->oid, &oid, MyDatabaseId))
+			oid = MyDatabaseId;
+		if (oid == MyDatabaseId)
+			return my_database = database;
+	}
+	database_init(&local_database, false);
+	return my_database = &local_database;
 }
 
 static pg_atomic_uint64 *

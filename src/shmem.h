@@ -5,6 +5,19 @@
 #ifndef POLL_SHMEM_H
 #define POLL_SHMEM_H
 
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+
+/* What is known of a database; times are TimestampTz, 0 = none. */
+typedef struct PollDatabase
+{
+	pg_atomic_uint32 oid;		/* 0 = the entry is free */
+	bool		shared;			/* false: this backend's own */
+	pg_atomic_uint64 flushed;	/* the last flush, or commit of one, about */
+	pg_atomic_uint64 ticked;	/* the last tick of a writer */
+	pg_atomic_uint64 worker;	/* its last sign of life */
+} PollDatabase;
+
 /* Called by _PG_init(); reserves the memory if that is still possible. */
 extern void poll_shmem_install(void);
 
@@ -13,6 +26,12 @@ extern void poll_shmem_install(void);
  * microseconds since 1970, strictly increasing over the whole server.
  */
 extern int64 poll_clock_take(int64 count);
+
+/* A version as a time. */
+extern TimestampTz poll_clock_timestamp(int64 version);
+
+/* The entry of this backend's database. */
+extern PollDatabase *poll_shmem_database(void);
 
 /*
  * The highest transaction id that may have flushed entries of this channel,

@@ -147,15 +147,3 @@ poll_snapshot_flush(Snapshot snapshot)
 	if (async < widen(snapshot->xmin, ReadNextFullTransactionId()))
 		poll_async_durable_raise(async);
 }
-
-/*
- * The start of the transaction.  It is always before the snapshot; the start
- * of the statement is not: in the extended protocol the snapshot is taken at
- * Bind and statement_timestamp() moves at Execute.  A standby's clock runs
- * ahead of what it shows, so there no time is known.
- */
-TimestampTz
-poll_snapshot_time(void)
-{
-	return RecoveryInProgress() ? 0 : GetCurrentTransactionStartTimestamp();
-}

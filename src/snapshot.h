@@ -29,7 +29,4 @@ extern bool poll_snapshot_behind(Snapshot snapshot, const PollView *view,
 /* Makes what the snapshot shows durable before it is handed out. */
 extern void poll_snapshot_flush(Snapshot snapshot);
 
-/* A time at or before that of the snapshot, or 0 if none is known. */
-extern TimestampTz poll_snapshot_time(void);
-
 #endif							/* POLL_SNAPSHOT_H */

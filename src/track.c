@@ -51,7 +51,7 @@ is_feed_name(const char *name)
 }
 
 static void
-check_feed_name(const char *name, bool given)
+check_feed_name(const char *name)
 {
 	if (!is_feed_name(name))
 		ereport(ERROR,
@@ -59,7 +59,7 @@ check_feed_name(const char *name, bool given)
 				 errmsg("\"%s\" cannot be the name of a feed", name),
 				 errdetail("A feed's name has 1 to %d letters, digits, \"_\", \".\" and \"-\", and does not start with \".\" or \"-\".",
 						   NAMEDATALEN - 1),
-				 given ? 0 : errhint("Pass another name as the argument feed.")));
+				 errhint("Pass another name as the argument feed.")));
 }
 
 static void
@@ -301,7 +301,7 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	check_key(rel);
 	name = PG_ARGISNULL(1) ? pstrdup(RelationGetRelationName(rel)) :
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
-	check_feed_name(name, !PG_ARGISNULL(1));
+	check_feed_name(name);
 	if (!PG_ARGISNULL(2))
 		columns = column_names(rel, PG_GETARG_ARRAYTYPE_P(2), "columns");
 	if (!PG_ARGISNULL(3))

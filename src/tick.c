@@ -1,0 +1,227 @@
+/*
+ * tick.c
+ *		Ticks: from a time to a position in the log.
+ *
+ *		poll.tick (at timestamptz, x xid8, p xid8[])		index (at)
+ *
+ * A tick says what was visible at some time, as a cursor does: everything with
+ * an xid below x but for those in p.  "Since T" is the newest tick at or before
+ * T, so it delivers what became visible after T, also what was written before
+ * T and committed later; and a little more, what the tick is older than T.
+ *
+ * Writers leave a tick when they flush, one a second at most: first a fresh
+ * snapshot, then the clock, since the other order would lose what becomes
+ * visible in between.  x is not above the snapshot's end, because from there
+ * on everything is open without being listed, and not above the writer's own
+ * xid + 1, which is as durable as the tick.  The time is the hybrid clock's,
+ * so that it does not go back with the server's.
+ *
+ * After the last flush of a burst there must be another tick, or its changes
+ * would come again with every poll since a time after them.  A background
+ * worker writes that (worker.c).
+ *
+ * Lift.  The cursor of a silent feed would grow old and expire, though there is
+ * nothing that it has missed.  So a complete poll moves X on to the newest tick
+ * older than the last ten-minute mark: all clients to the same one, so that
+ * they go on holding the same cursor.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "catalog.h"
+#include "shmem.h"
+#include "snapshot.h"
+#include "tick.h"
+#include "worker.h"
+
+#define ANUM_TICK_AT	1
+#define ANUM_TICK_X		2
+#define ANUM_TICK_P		3
+#define NATTS_TICK		3
+
+#define TICK_INTERVAL	USECS_PER_SEC
+
+/* how exactly the time of the last flush is kept */
+#define FLUSH_PRECISION	(USECS_PER_SEC / 10)
+
+#define LIFT_INTERVAL	(10 * USECS_PER_MINUTE)
+
+/* ticks are visible when this old, so that all find the same one */
+#define LIFT_DELAY		(5 * USECS_PER_SEC)
+
+/* what poll_tick_lift() found last */
+static TimestampTz lift_mark = 0;
+static uint64 lift_x;
+
+/* ---- writing ---- */
+
+void
+poll_tick_write(void)
+{
+	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
+	Relation	rel = table_open(poll_catalog_tick(), RowExclusiveLock);
+	PollView	view;
+	uint64		x;
+	Datum	   *open;
+	int			n;
+	Datum		values[NATTS_TICK];
+	bool		isnull[NATTS_TICK] = {0};
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	poll_snapshot_view(GetActiveSnapshot(), &view);
+	values[ANUM_TICK_AT - 1] = TimestampTzGetDatum(poll_clock_timestamp(poll_clock_take(1)));
+
+	x = Min(own + 1, view.xmax);
+	if (view.nopen > POLL_CURSOR_MAX_OPEN)
+		x = Min(x, view.open[POLL_CURSOR_MAX_OPEN]);
+	open = palloc(sizeof(Datum) * Max(view.nopen, 1));
+	for (n = 0; n < view.nopen && view.open[n] < x; n++)
+		open[n] = FullTransactionIdGetDatum(FullTransactionIdFromU64(view.open[n]));
+	values[ANUM_TICK_X - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(x));
+	values[ANUM_TICK_P - 1] = PointerGetDatum(construct_array(open, n, XID8OID, sizeof(uint64),
+															  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+
+	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull));
+	PopActiveSnapshot();
+	table_close(rel, NoLock);
+}
+
+/* Remembers that something was flushed about now. */
+static void
+note_flush(PollDatabase *database, TimestampTz now)
+{
+	TimestampTz last = pg_atomic_read_u64(&database->flushed);
+
+	if (now > last + FLUSH_PRECISION || now < last)
+		pg_atomic_write_u64(&database->flushed, now);
+}
+
+void
+poll_tick_at_flush(void)
+{
+	PollDatabase *database = poll_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		last = pg_atomic_read_u64(&database->ticked);
+
+	note_flush(database, now);
+	if ((now >= (TimestampTz) last + TICK_INTERVAL || now < (TimestampTz) last) &&
+		pg_atomic_compare_exchange_u64(&database->ticked, &last, now))
+		poll_tick_write();
+	poll_worker_start(database, now);
+}
+
+void
+poll_tick_at_commit(void)
+{
+	note_flush(poll_shmem_database(), GetCurrentTimestamp());
+}
+
+/* ---- reading ---- */
+
+/* The newest visible tick at or before the time: a copy of its row, or NULL. */
+static HeapTuple
+find_tick(Relation rel, Snapshot snapshot, TimestampTz at)
+{
+	Relation	index = index_open(poll_catalog_tick_index(), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, ANUM_TICK_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(at));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	if (tuple != NULL)
+		tuple = heap_copytuple(tuple);
+	systable_endscan_ordered(scan);
+	index_close(index, NoLock);
+	return tuple;
+}
+
+static uint64
+tick_x(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return U64FromFullTransactionId(DatumGetFullTransactionId(heap_getattr(tuple, ANUM_TICK_X,
+																		   desc, &isnull)));
+}
+
+bool
+poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor)
+{
+	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
+	HeapTuple	tuple = find_tick(rel, snapshot, at);
+
+	if (tuple != NULL)
+	{
+		bool		isnull;
+		ArrayType  *array = DatumGetArrayTypeP(heap_getattr(tuple, ANUM_TICK_P,
+															RelationGetDescr(rel), &isnull));
+		Datum	   *open;
+
+		deconstruct_array(array, XID8OID, sizeof(uint64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  &open, NULL, &cursor->np);
+		cursor->p = palloc(sizeof(uint64) * Max(cursor->np, 1));
+		for (int i = 0; i < cursor->np; i++)
+			cursor->p[i] = U64FromFullTransactionId(DatumGetFullTransactionId(open[i]));
+		cursor->x = tick_x(tuple, RelationGetDescr(rel));
+	}
+	table_close(rel, NoLock);
+	return tuple != NULL;
+}
+
+TimestampTz
+poll_tick_newest(Snapshot snapshot)
+{
+	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
+	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND);
+	bool		isnull;
+	TimestampTz at = 0;
+
+	if (tuple != NULL)
+		at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_TICK_AT, RelationGetDescr(rel), &isnull));
+	table_close(rel, NoLock);
+	return at;
+}
+
+uint64
+poll_tick_lift(Snapshot snapshot)
+{
+	TimestampTz mark = GetCurrentTransactionStartTimestamp() - LIFT_DELAY;
+
+	mark -= mark % LIFT_INTERVAL;
+	if (mark != lift_mark)
+	{
+		Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
+		HeapTuple	tuple = find_tick(rel, snapshot, mark);
+
+		lift_x = tuple != NULL ? tick_x(tuple, RelationGetDescr(rel)) : 0;
+		lift_mark = mark;
+		table_close(rel, NoLock);
+	}
+	return lift_x;
+}
+
+uint64
+poll_tick_lifted(uint64 last, Snapshot snapshot, const PollView *view)
+{
+	uint64		lift = poll_tick_lift(snapshot);
+
+	/* an older snapshot may not show the tick */
+	return lift > last && lift <= view->xmax ? lift - 1 : last;
+}

@@ -1,0 +1,40 @@
+/*
+ * tick.h
+ *		Ticks: from a time to a position in the log.
+ */
+#ifndef POLL_TICK_H
+#define POLL_TICK_H
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#include "cursor.h"
+
+/*
+ * Before a transaction commits that has written to the log: writes a tick if
+ * one is due, and sees to it that a last one follows.
+ */
+extern void poll_tick_at_flush(void);
+
+/* After it has committed. */
+extern void poll_tick_at_commit(void);
+
+/* Writes a tick. */
+extern void poll_tick_write(void);
+
+/*
+ * Fills in x and p of the cursor from the newest tick at or before that time
+ * that the snapshot shows; false if there is none.
+ */
+extern bool poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor);
+
+/* The time of the newest tick that the snapshot shows, or 0. */
+extern TimestampTz poll_tick_newest(Snapshot snapshot);
+
+/* The X that complete cursors are lifted to, or 0. */
+extern uint64 poll_tick_lift(Snapshot snapshot);
+
+/* The xid that a complete position is behind, or the one that it is lifted behind. */
+extern uint64 poll_tick_lifted(uint64 last, Snapshot snapshot, const PollView *view);
+
+#endif							/* POLL_TICK_H */

@@ -1,0 +1,153 @@
+/*
+ * worker.c
+ *		The background worker that closes a burst of changes.
+ *
+ * A writer that flushes starts one in its database, if there is none.  It
+ * waits until nobody has flushed for a second, writes a tick (tick.c) and is
+ * gone, so that it is never in the way of DROP DATABASE for longer than that
+ * command waits.
+ *
+ * It holds a lease in shared memory, the time of its last sign of life; a
+ * worker that could not be started, or died, is replaced when that has run
+ * out.  One that ends gives it up first and looks for a last flush after that;
+ * a writer notes its flush first and looks at the lease after that; so one of
+ * the two sees the other.
+ *
+ * Without shared_preload_libraries nobody would know of it, and there is none.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog.h"
+#include "shmem.h"
+#include "tick.h"
+#include "worker.h"
+
+#define QUIET_MS		1000
+#define LEASE			(10 * USECS_PER_SEC)
+
+extern PGDLLEXPORT void poll_ext_worker_main(Datum arg);
+
+/* Takes the lease if it is free. */
+static bool
+take_lease(PollDatabase *database, TimestampTz now)
+{
+	uint64		lease = pg_atomic_read_u64(&database->worker);
+
+	if (now < (TimestampTz) lease + LEASE && now >= (TimestampTz) lease)
+		return false;
+	return pg_atomic_compare_exchange_u64(&database->worker, &lease, now);
+}
+
+void
+poll_worker_start(PollDatabase *database, TimestampTz now)
+{
+	BackgroundWorker worker;
+
+	pg_memory_barrier();
+	if (!database->shared || !take_lease(database, now))
+		return;
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "poll_ext", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "poll_ext_worker_main", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "poll_ext worker for database %u",
+			 MyDatabaseId);
+	strlcpy(worker.bgw_type, "poll_ext worker", sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	/* none free: the lease keeps us from trying again at once */
+	(void) RegisterDynamicBackgroundWorker(&worker, NULL);
+}
+
+static void
+give_up_lease(int code, Datum arg)
+{
+	pg_atomic_write_u64(&((PollDatabase *) DatumGetPointer(arg))->worker, 0);
+}
+
+/*
+ * Waits until nobody has flushed for a second, measured here, since the
+ * server's clock may be set.
+ */
+static uint64
+wait_for_quiet(PollDatabase *database)
+{
+	uint64		flushed = pg_atomic_read_u64(&database->flushed);
+	instr_time	start;
+	instr_time	now;
+	long		left = QUIET_MS;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (left > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		pg_atomic_write_u64(&database->worker, GetCurrentTimestamp());
+		INSTR_TIME_SET_CURRENT(now);
+		if (flushed != pg_atomic_read_u64(&database->flushed))
+		{
+			flushed = pg_atomic_read_u64(&database->flushed);
+			start = now;
+		}
+		INSTR_TIME_SUBTRACT(now, start);
+		left = QUIET_MS - (long) INSTR_TIME_GET_MILLISEC(now);
+	}
+	return flushed;
+}
+
+static void
+write_tick(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (OidIsValid(get_extension_oid("poll_ext", true)))
+	{
+		pgstat_report_activity(STATE_RUNNING, "writing a tick");
+		poll_tick_write();
+	}
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+poll_ext_worker_main(Datum arg)
+{
+	PollDatabase *database;
+	uint64		flushed;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	/* no standby may keep it, and with it DROP DATABASE, waiting */
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
+	database = poll_shmem_database();
+	before_shmem_exit(give_up_lease, PointerGetDatum(database));
+
+	do
+	{
+		flushed = wait_for_quiet(database);
+		write_tick();
+		pg_atomic_write_u64(&database->worker, 0);
+		pg_memory_barrier();
+	} while (pg_atomic_read_u64(&database->flushed) != flushed &&
+			 take_lease(database, GetCurrentTimestamp()));
+	proc_exit(0);
+}
