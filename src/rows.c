@@ -134,7 +134,7 @@ put_changes(FunctionCallInfo fcinfo, text *cursor, const TimestampTz *since, Pol
 	if (content == POLL_CONTENT_KEYS && request.start == POLL_START_SYNC)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("the cursor must not be null"),
+				 errmsg("the cursor or time must not be null"),
 				 errhint("Take one from poll.current_cursor() or from a poll.")));
 	if (poll_nothing_new(&request))
 		return (Datum) 0;
