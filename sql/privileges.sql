@@ -34,6 +34,8 @@ SELECT feed FROM poll.feeds;
 SELECT * FROM poll.feed;
 SELECT * FROM poll.change;
 SELECT * FROM poll.epoch;
+SELECT * FROM poll.tick;
+SELECT * FROM poll.shape;
 INSERT INTO poll.change VALUES (1, '1', 1, 1, '');
 RESET ROLE;
 
@@ -142,6 +144,51 @@ SELECT op, key FROM poll.changes('note', :'c');
 RESET row_security;
 RESET ROLE;
 
+-- unless the owner has said that keys may be told; a policy's columns need no privilege
+SET ROLE regress_poll_owner;
+SELECT poll.track('app.note', 'open', columns => '{id,body}', expose_deletes => true);
+RESET ROLE;
+REVOKE SELECT (owner) ON app.note FROM regress_poll_anon;
+SET ROLE regress_poll_anon;
+SELECT op, key, data FROM poll.changes('open');
+SELECT poll.current_cursor('{open}') AS c_open \gset
+RESET ROLE;
+SET ROLE regress_poll_owner;
+UPDATE app.note SET owner = 'x', body = 'left' WHERE id = 1;
+INSERT INTO app.note VALUES (5, 'x', 'never seen');
+DELETE FROM app.note WHERE id = 2;
+INSERT INTO app.note VALUES (6, 'regress_poll_anon', 'new');
+RESET ROLE;
+SET ROLE regress_poll_anon;
+SELECT op, key, data FROM poll.changes('open', :'c_open');
+SELECT key FROM poll.changed_keys('open', :'c_open');
+SELECT feed FROM poll.feeds;
+RESET ROLE;
+
+-- with a scope, a row that the caller can see elsewhere is deleted here
+SET ROLE regress_poll_owner;
+SELECT poll.track('app.note', 'by_owner', scope => '{owner}');
+CREATE POLICY all_of_x ON app.note FOR SELECT TO regress_poll_reader USING (owner = 'x');
+RESET ROLE;
+SET ROLE regress_poll_reader;
+SELECT poll.current_cursor('{by_owner}', '{"owner": "x"}') AS c_x,
+	   poll.current_cursor('{by_owner}', '{"owner": "regress_poll_reader"}') AS c_r \gset
+RESET ROLE;
+SET ROLE regress_poll_owner;
+UPDATE app.note SET owner = 'regress_poll_reader' WHERE id = 1;
+UPDATE app.note SET owner = 'regress_poll_anon' WHERE id = 5;
+RESET ROLE;
+SET ROLE regress_poll_reader;
+SELECT op, key FROM poll.changes('by_owner', :'c_x', scope => '{"owner": "x"}');
+SELECT op, key FROM poll.changes('by_owner', :'c_r', scope => '{"owner": "regress_poll_reader"}');
+RESET ROLE;
+GRANT SELECT (owner) ON app.note TO regress_poll_anon;
+
+-- which of the keys that a client holds it may not see any more, it can ask the table
+SET ROLE regress_poll_anon;
+SELECT k FROM unnest(ARRAY[1, 2, 6]) k WHERE NOT EXISTS (SELECT FROM app.note WHERE id = k);
+RESET ROLE;
+
 -- a SECURITY DEFINER function polls as its owner
 SET ROLE regress_poll_owner;
 CREATE FUNCTION app.poll_notes(cursor text) RETURNS TABLE (op text, key json) LANGUAGE sql STABLE SECURITY DEFINER
@@ -157,6 +204,9 @@ RESET ROLE;
 SET ROLE regress_poll_reader;
 SELECT poll.track('app.note', 'mine');
 SELECT poll.untrack('note');
+CREATE TRIGGER mine AFTER INSERT ON app.note FOR EACH ROW EXECUTE FUNCTION poll.capture('1');
+ALTER EVENT TRIGGER poll_ddl_end DISABLE;
+DROP FUNCTION poll.capture CASCADE;
 RESET ROLE;
 SET ROLE regress_poll_owner;
 SELECT poll.untrack('note');

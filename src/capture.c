@@ -70,7 +70,8 @@ typedef struct PollTrigger
 {
 	Oid			tgoid;			/* hash key */
 	Oid			relid;
-	Oid			root;			/* the feed's table: relid, or what it is a partition of */
+	Oid			root;			/* the feed's table: relid, or what it is a
+								 * partition of */
 	bool		valid;			/* reset by the relcache callback */
 	int64		channel;		/* the feed's; 0 = logs nothing */
 	MemoryContext context;		/* holds what follows */
@@ -103,7 +104,7 @@ static HTAB *buffer_hash;
 static dlist_head buffer_list = DLIST_STATIC_INIT(buffer_list);
 static PollBuffer *last_buffer = NULL;	/* the one used last, or NULL */
 static StringInfoData key_text;
-static int64 empty_feed = 0;		/* see poll_capture_set_empty() */
+static List *empty_feeds = NIL; /* int64 *; see poll_capture_set_empty() */
 static bool write_through = false;	/* no event will come to write it later */
 static bool wrote = false;		/* any chunk in this transaction */
 
@@ -246,13 +247,33 @@ poll_capture_barrier(int64 channel, PollOp op, const char *payload, int len)
 bool
 poll_capture_is_empty(int64 feed)
 {
-	return empty_feed == feed;
+	ListCell   *lc;
+
+	foreach(lc, empty_feeds)
+		if (*(int64 *) lfirst(lc) == feed)
+		return true;
+	return false;
 }
 
 void
 poll_capture_set_empty(int64 feed)
 {
-	empty_feed = feed;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	int64	   *entry = palloc(sizeof(int64));
+
+	*entry = feed;
+	empty_feeds = lappend(empty_feeds, entry);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+set_not_empty(int64 feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, empty_feeds)
+		if (*(int64 *) lfirst(lc) == feed)
+		empty_feeds = foreach_delete_current(empty_feeds, lc);
 }
 
 /* The last buffer of the list if it is of that level. */
@@ -284,7 +305,7 @@ static void
 forget_all(bool failed)
 {
 	last_buffer = NULL;
-	empty_feed = 0;
+	empty_feeds = NIL;
 	write_through = false;
 	wrote = false;
 	if (!failed)
@@ -393,7 +414,7 @@ level_aborted(int level)
 {
 	PollBuffer *buffer;
 
-	empty_feed = 0;
+	empty_feeds = NIL;
 	while ((buffer = buffer_of_level(level)) != NULL)
 		buffer_drop(buffer);
 }
@@ -624,8 +645,8 @@ log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
 {
 	int64		channel = trigger->channel;
 
-	if (empty_feed == channel)
-		empty_feed = 0;
+	if (empty_feeds != NIL)
+		set_not_empty(channel);
 	reset_string(&key_text);
 	if (trigger->scope != NULL)
 	{
@@ -641,7 +662,7 @@ static void
 log_update(PollTrigger *trigger, TriggerData *trigdata)
 {
 	bool		moved = !keys_equal(trigger->key, trigdata) ||
-		(trigger->scope != NULL && !keys_equal(trigger->scope, trigdata));
+	(trigger->scope != NULL && !keys_equal(trigger->scope, trigdata));
 
 	if (moved)
 		log_change(trigger, POLL_OP_DELETE, trigdata->tg_trigslot);

@@ -68,7 +68,8 @@ typedef struct PollScan
 	PollFeedSet *set;
 	const PollCursor *cursor;
 	PollLog		log;
-	PollLogScan **scans;		/* by feed and stream; NULL = not needed so far */
+	PollLogScan **scans;		/* by feed and stream; NULL = not needed so
+								 * far */
 	binaryheap *heap;			/* the scans that are at an entry */
 
 	int			max_rows;		/* 0 = only look whether there is any */

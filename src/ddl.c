@@ -177,21 +177,31 @@ reset_feeds(List *feeds)
 		reset_feed(lfirst(lc));
 }
 
-/* The transactions that were open when the table was locked for TRUNCATE. */
+static void
+append_distance(StringInfo buf, uint64 distance)
+{
+	char		varint[POLL_VARINT_MAX];
+
+	appendBinaryStringInfo(buf, varint, poll_varint_put(varint, distance) - varint);
+}
+
+/* The entry lists the transactions that were open when the table was locked. */
 static void
 truncate_feed(const PollFeed *feed)
 {
 	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
 	PollView	view;
 	StringInfoData open;
-	char		varint[POLL_VARINT_MAX];
-	int			n = 0;
+	int			listed;
 
 	initStringInfo(&open);
 	poll_snapshot_view(GetLatestSnapshot(), &view);
-	for (int i = 0; i < view.nopen && view.open[i] < own; i++, n++)
-		appendBinaryStringInfo(&open, varint, poll_varint_put(varint, own - view.open[i]) - varint);
-	if (n > MAX_OPEN_AT_TRUNCATE)
+	for (listed = 0; listed < view.nopen && view.open[listed] < own; listed++)
+		append_distance(&open, own - view.open[listed]);
+	/* from the snapshot's end on all are open, and not listed */
+	for (uint64 xid = view.xmax; xid < own && xid - view.xmax <= MAX_OPEN_AT_TRUNCATE; xid++)
+		append_distance(&open, own - xid);
+	if (listed > MAX_OPEN_AT_TRUNCATE || own > view.xmax + MAX_OPEN_AT_TRUNCATE)
 		reset_feed(feed);
 	else
 		poll_capture_barrier(feed->id, POLL_OP_TRUNCATE, open.data, open.len);
@@ -295,7 +305,7 @@ poll_truncate_triggers_drop(Oid relid, int64 feed)
 
 	foreach(lc, table_and_partitions(relid))
 		if (OidIsValid(get_trigger_oid(lfirst_oid(lc), name, true)))
-			run_own(psprintf("DROP TRIGGER %s ON %s", name, qualified_name(lfirst_oid(lc))));
+		run_own(psprintf("DROP TRIGGER %s ON %s", name, qualified_name(lfirst_oid(lc))));
 }
 
 /* ---- the end of a command ---- */
@@ -307,13 +317,13 @@ check_columns(const PollFeed *feed, List *names, const char *what)
 
 	foreach(lc, names)
 		if (get_attnum(feed->relid, lfirst(lc)) == InvalidAttrNumber)
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("column \"%s\" of table \"%s\" is needed by feed \"%s\"",
-							(char *) lfirst(lc), get_rel_name(feed->relid), NameStr(feed->name)),
-					 errdetail("It is one of the feed's %s.", what),
-					 errhint("SELECT poll.untrack('%s') first, and track the table again afterwards.",
-							 NameStr(feed->name))));
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("column \"%s\" of table \"%s\" is needed by feed \"%s\"",
+						(char *) lfirst(lc), get_rel_name(feed->relid), NameStr(feed->name)),
+				 errdetail("It is one of the feed's %s.", what),
+				 errhint("SELECT poll.untrack('%s') first, and track the table again afterwards.",
+						 NameStr(feed->name))));
 }
 
 /* Is the feed still possible, and does it still show the same? */
@@ -449,6 +459,26 @@ is_our_trigger(const char *name)
 		strncmp(name, POLL_TRUNCATE_TRIGGER, strlen(POLL_TRUNCATE_TRIGGER)) == 0;
 }
 
+/* The feed's id in the name of one of our triggers. */
+static int64
+trigger_feed(const char *name)
+{
+	return strtoi64(strrchr(name, '_') + 1, NULL, 10);
+}
+
+/* The feed that one of our triggers belongs to starts again. */
+static void
+reset_feed_of_trigger(Oid relid, const char *name)
+{
+	ListCell   *lc;
+
+	if (!is_our_trigger(name))
+		return;
+	foreach(lc, feeds_of(relid))
+		if (((PollFeed *) lfirst(lc))->id == trigger_feed(name))
+		reset_feed(lfirst(lc));
+}
+
 static void
 check_subcommand(Oid relid, const AlterTableCmd *cmd)
 {
@@ -463,8 +493,7 @@ check_subcommand(Oid relid, const AlterTableCmd *cmd)
 		case AT_EnableAlwaysTrig:
 		case AT_EnableReplicaTrig:
 		case AT_DisableTrig:
-			if (is_our_trigger(cmd->name))
-				reset_feeds(feeds_of(relid));
+			reset_feed_of_trigger(relid, cmd->name);
 			break;
 		case AT_EnableTrigAll:
 		case AT_EnableTrigUser:
@@ -512,8 +541,7 @@ check_new_trigger(Oid tgoid)
 	{
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		if (is_our_trigger(NameStr(form->tgname)))
-			reset_feeds(feeds_of(form->tgrelid));
+		reset_feed_of_trigger(form->tgrelid, NameStr(form->tgname));
 	}
 	systable_endscan(scan);
 	table_close(pg_trigger, AccessShareLock);
@@ -592,7 +620,7 @@ check_dropped_trigger(const char *nspname, const char *relname, const char *name
 	Oid			relid = get_relname_relid(relname, get_namespace_oid(nspname, true));
 	PollFeed	feed;
 
-	if (!poll_catalog_find_id(strtoi64(strrchr(name, '_') + 1, NULL, 10), &feed))
+	if (!poll_catalog_find_id(trigger_feed(name), &feed))
 		return;
 	if (!OidIsValid(relid))
 		reset_feed(&feed);
@@ -612,7 +640,7 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 {
 	List	   *tables = NIL;
 	List	   *altered = NIL;
-	List	   *triggers = NIL;	/* schema, table and trigger, again and again */
+	List	   *triggers = NIL; /* schema, table and trigger, again and again */
 	ListCell   *lc;
 
 	check_called(fcinfo);
@@ -648,7 +676,7 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 	}
 	foreach(lc, altered)
 		if (!list_member_oid(tables, lfirst_oid(lc)))
-			check_table(lfirst_oid(lc));
+		check_table(lfirst_oid(lc));
 	for (int i = 0; i < list_length(triggers); i += 3)
 		check_dropped_trigger(list_nth(triggers, i), list_nth(triggers, i + 1),
 							  list_nth(triggers, i + 2));

@@ -125,7 +125,7 @@ may_read_columns(const PollFeed *feed, Oid userid)
 	relation_close(rel, AccessShareLock);
 	foreach(lc, attnums)
 		may = may &&
-			pg_attribute_aclcheck(feed->relid, lfirst_int(lc), userid, ACL_SELECT) == ACLCHECK_OK;
+		pg_attribute_aclcheck(feed->relid, lfirst_int(lc), userid, ACL_SELECT) == ACLCHECK_OK;
 	return may;
 }
 

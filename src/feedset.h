@@ -34,7 +34,8 @@ typedef struct PollMember
 	PollFeed	feed;
 	int			nstreams;
 	PollStream	streams[POLL_MAX_STREAMS];	/* the feed's own and its scope's */
-	Size		scope;			/* where in the set its scope is, see poll_scope_append() */
+	Size		scope;			/* where in the set its scope is, see
+								 * poll_scope_append() */
 	int			scope_len;		/* 0 = the feed has none */
 } PollMember;
 

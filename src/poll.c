@@ -44,8 +44,8 @@ static void
 write_change(StringInfo buf, const PollPage *page, const PollChange *change)
 {
 	const char *op = change->result == POLL_RESULT_UPSERT ? "{\"op\":\"upsert\",\"key\":" :
-		change->result == POLL_RESULT_DELETE ? "{\"op\":\"delete\",\"key\":" :
-		"{\"op\":\"truncate\",\"key\":null";
+	change->result == POLL_RESULT_DELETE ? "{\"op\":\"delete\",\"key\":" :
+	"{\"op\":\"truncate\",\"key\":null";
 
 	appendStringInfoString(buf, op);
 	appendBinaryStringInfo(buf, page->json->data + change->json_key, change->json_key_len);

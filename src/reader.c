@@ -289,11 +289,11 @@ check_as_of_snapshot(Relation rel)
 
 	foreach(lc, relids)
 		if (has_new_file(lfirst_oid(lc), partitioned))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("table \"%s\" was rewritten or truncated after the snapshot of this poll was taken",
-							get_rel_name(lfirst_oid(lc))),
-					 errhint("Poll again, in a new transaction.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("table \"%s\" was rewritten or truncated after the snapshot of this poll was taken",
+						get_rel_name(lfirst_oid(lc))),
+				 errhint("Poll again, in a new transaction.")));
 	list_free(relids);
 }
 
@@ -509,7 +509,8 @@ receive_lookup(PollReceiver *self, TupleTableSlot *slot)
 	if (in_scope(self, slot))
 		write_row(self, self->changes[n], slot);
 	else
-		self->changes[n]->result = POLL_RESULT_DELETE;	/* the caller can see where it is */
+		self->changes[n]->result = POLL_RESULT_DELETE;	/* the caller can see
+														 * where it is */
 }
 
 static void
@@ -753,7 +754,8 @@ poll_reader_keys(const PollFeedSet *set, int feed, PollChange **changes, int n, 
 	values = parse_keys(reader, changes, n, &valid);
 	for (int i = 0; i < n; i++)
 	{
-		changes[i]->result = POLL_RESULT_UPSERT;	/* or not: it is not looked up */
+		changes[i]->result = POLL_RESULT_UPSERT;	/* or not: it is not
+													 * looked up */
 		write_key(reader, changes[i], &values[i * reader->source.key->ncolumns], valid[i], json,
 				  context);
 	}

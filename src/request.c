@@ -75,7 +75,7 @@ check_since(const PollFeedSet *set, TimestampTz since)
  */
 void
 poll_request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cursor,
-			 const TimestampTz *since)
+				  const TimestampTz *since)
 {
 	if (names == NULL)
 		ereport(ERROR,

@@ -187,7 +187,7 @@ poll_forget_feed(int64 id)
 	Datum		values[1] = {Int64GetDatum(id)};
 
 	poll_run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
-				 1, types, values, NULL);
+					  1, types, values, NULL);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -335,9 +335,9 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	relid = RelationGetRelid(rel);
 	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
 	id = DatumGetInt64(poll_run_as_owner("INSERT INTO poll.feed (name, relation, columns, scope,"
-											  " always, expose_deletes, tracked_at)"
-											  " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
-											  7, types, values, nulls));
+										 " always, expose_deletes, tracked_at)"
+										 " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+										 7, types, values, nulls));
 	create_triggers(table, id, always);
 	poll_truncate_triggers_create(relid, id, always);
 	poll_shape_store(id, shape);
@@ -402,7 +402,7 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 				 errhint("Try again.")));
 
 	SPI_connect();
-	poll_forget_feed(feed.id);		/* first, or the event triggers would object */
+	poll_forget_feed(feed.id);	/* first, or the event triggers would object */
 	if (table != NULL)
 	{
 		poll_run(psprintf("DROP TRIGGER IF EXISTS " POLL_CAPTURE_TRIGGER INT64_FORMAT " ON %s",
