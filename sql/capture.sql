@@ -213,7 +213,17 @@ WITH RECURSIVE page AS (
 )
 SELECT count(*) AS pages, sum(json_array_length(p->'changes'->'item')) AS changes FROM page;
 
-SELECT poll.untrack('item'), poll.untrack('child');
+-- session_replication_role = replica, as a subscription has it: only feeds with always hear of it
+SELECT poll.track('item', 'item_always', always => true);
+SELECT poll.current_cursor('{item}') AS c, poll.current_cursor('{item_always}') AS a \gset
+SET session_replication_role = replica;
+UPDATE item SET v = -1 WHERE id = (SELECT min(id) FROM item);
+TRUNCATE item CASCADE;
+RESET session_replication_role;
+EXECUTE look(:'c');
+SELECT op FROM poll.changes('item_always', :'a');
+
+SELECT poll.untrack('item'), poll.untrack('item_always'), poll.untrack('child');
 DROP TABLE deferred, child, item;
 DROP FUNCTION make_child, late;
 DROP PROCEDURE in_steps;
