@@ -22,7 +22,7 @@ CREATE TABLE poll.feed (
 COMMENT ON TABLE poll.feed IS 'registry: the tracked tables (dumped)';
 
 CREATE TABLE poll.shape (
-	feed bigint PRIMARY KEY REFERENCES poll.feed ON DELETE CASCADE,
+	feed bigint PRIMARY KEY,
 	shape text NOT NULL
 );
 COMMENT ON TABLE poll.shape IS 'the columns and the key of each feed, as they were after the last DDL (not dumped)';

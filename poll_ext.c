@@ -4,18 +4,24 @@
  *
  * A change, from the writer to the client:
  *		src/capture.c	the row trigger and its buffers
+ *		src/ddl.c		TRUNCATE, partitions and DDL
  *		src/changelog.c	the change log, in chunks
  *		src/cursor.c	the cursor: which changes a client has seen
+ *		src/tick.c		from a time to a cursor
+ *		src/worker.c	the background worker that writes the last tick
  *		src/snapshot.c	the snapshot that a poll runs under
  *		src/changes.c	from a cursor to a page of changes
  *		src/fullsync.c	the table itself, for a client without a cursor
  *		src/reader.c	live rows, as the caller may see them
  *		src/plan.c		the queries that read them
- *		src/poll.c		the functions that clients call
+ *		src/request.c	what a client asks for, and the page that answers it
+ *		src/poll.c		poll.poll(), and the functions that return one value
+ *		src/rows.c		the functions that return a row per change
  *
  * What they stand on:
  *		src/track.c		poll.track() and poll.untrack()
  *		src/feedset.c	the feeds of a request, checked for its caller
+ *		src/scope.c		the scope of a request
  *		src/catalog.c	the registry of feeds and the epoch
  *		src/key.c		keys and their text form
  *		src/json.c		values as JSON

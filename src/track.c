@@ -193,6 +193,8 @@ poll_forget_feed(int64 id)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the feed was tracked after the snapshot of this transaction was taken"),
 				 errhint("Try again in a new transaction.")));
+	poll_run_as_owner("DELETE FROM poll.shape WHERE feed OPERATOR(pg_catalog.=) $1",
+					  1, types, values, NULL);
 }
 
 /* The name must be free, but for a feed whose table is gone. */

@@ -34,8 +34,10 @@ like($stdout, qr/^upsert\|\{"id":1\}.*Hello!/m, 'an update');
 like($stdout, qr/^delete\|\{"id":2\}\|/m, 'a delete');
 is(() = $stdout =~ /"bob","body":"fine"/g, 1, 'an insert, once');
 like($stdout, qr/^\d+\|\{\d+\}$/m, 'a cursor that lists the open transaction');
-like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n?\z/m,
+like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n/m,
 	'the late commit, that alone, and then nothing new');
+like($stdout, qr/^f\nrooms\ndelete\|\{"id":1\}\|\n/m, 'a row that leaves its room');
+like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n?\z/m, 'a poll since a time');
 
 $node->stop;
 done_testing();
