@@ -31,6 +31,17 @@ COMMIT;
 INSERT INTO t VALUES (4, 'after', 0);
 SELECT op, key, data->>'v' AS v FROM poll.changes('t', :'c');
 
+-- also with a scope, whose changes are in another channel of the log
+SELECT poll.current_cursor('{rooms}', '{"room": 1}') AS room \gset
+BEGIN;
+INSERT INTO t VALUES (11, 'before', 1);
+TRUNCATE t CASCADE;
+INSERT INTO t VALUES (11, 'after', 1), (12, 'elsewhere', 0);
+COMMIT;
+SELECT op, key, data->>'v' AS v FROM poll.changes('rooms', :'room', scope => '{"room": 1}');
+TRUNCATE t CASCADE;
+INSERT INTO t VALUES (1, 'after', 0), (3, 'after', 0), (4, 'after', 0);
+
 -- also in pages of one
 CREATE FUNCTION pages(c text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,6 +54,12 @@ BEGIN
 		RETURN NEXT concat_ws(' ', r.op, r.key, r.data->>'v');
 	END LOOP;
 END $$;
+SELECT poll.current_cursor('{t}') AS c \gset
+INSERT INTO t VALUES (5, 'before', 0);
+BEGIN;
+TRUNCATE t CASCADE;
+INSERT INTO t VALUES (5, 'after', 0), (6, 'after', 0);
+COMMIT;
 SELECT pages(:'c');
 
 -- twice in a transaction, and rolled back
