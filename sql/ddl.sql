@@ -141,6 +141,7 @@ SET client_min_messages = warning;
 DROP SCHEMA gone CASCADE;
 RESET client_min_messages;
 SELECT feed FROM poll.feeds WHERE feed = 'inside';
+SELECT count(*) AS feeds_too_many FROM poll.feed WHERE relation NOT IN (SELECT oid FROM pg_class);
 SELECT count(*) AS shapes_too_many FROM poll.shape WHERE feed NOT IN (SELECT id FROM poll.feed);
 BEGIN;
 DROP TABLE t;
