@@ -16,9 +16,10 @@
  * towards looking, whether the transaction commits, rolls back or stays
  * prepared.
  *
- * After a restart, or a promotion, the array is empty, but entries flushed
- * earlier are below the next xid of that moment.  So the first one who uses
- * the array on a primary sets a floor: an unset slot counts as floor - 1.
+ * After a restart, or a promotion, the array is empty, and so are the slots of
+ * a database that is a copy of another one; but entries flushed earlier are
+ * below the next xid of that moment.  So the first one who uses the array in a
+ * database on a primary sets its floor: an unset slot counts as floor - 1.
  *
  * Databases.  Ticks (tick.c) are a second apart in each database, and there is
  * one worker in each; an entry per database knows when they were last seen.
@@ -46,14 +47,13 @@
 
 #define FLUSHED_SLOTS	16384	/* a power of two; 8 bytes each */
 
-/* more databases than this do without ticks of the worker */
+/* more databases than this do without ticks of the worker, and look each time */
 #define MAX_DATABASES	256
 
 typedef struct PollShared
 {
 	pg_atomic_uint64 clock;		/* the last version taken */
 	char		pad[PG_CACHE_LINE_SIZE - sizeof(pg_atomic_uint64)]; /* written all the time */
-	pg_atomic_uint64 floor;		/* 0, or: flushed before the start < floor */
 	pg_atomic_uint64 async;		/* see poll_async_read() */
 	pg_atomic_uint64 async_durable;
 	pg_atomic_uint64 flushed[FLUSHED_SLOTS];
@@ -81,6 +81,7 @@ database_init(PollDatabase *database, bool is_shared)
 {
 	database->shared = is_shared;
 	pg_atomic_init_u32(&database->oid, InvalidOid);
+	pg_atomic_init_u64(&database->floor, 0);
 	pg_atomic_init_u64(&database->flushed, 0);
 	pg_atomic_init_u64(&database->ticked, 0);
 	pg_atomic_init_u64(&database->worker, 0);
@@ -99,7 +100,6 @@ shmem_startup(void)
 	if (!found)
 	{
 		pg_atomic_init_u64(&shared->clock, 0);
-		pg_atomic_init_u64(&shared->floor, 0);
 		pg_atomic_init_u64(&shared->async, 0);
 		pg_atomic_init_u64(&shared->async_durable, 0);
 		for (int i = 0; i < FLUSHED_SLOTS; i++)
@@ -196,18 +196,19 @@ flushed_slot(int64 channel)
 uint64
 poll_flushed_read(int64 channel)
 {
+	PollDatabase *database = poll_shmem_database();
 	uint64		xid;
 
 	/* under SERIALIZABLE, not looking would be reading without a trace */
-	if (shared == NULL || RecoveryInProgress() || IsolationIsSerializable())
+	if (!database->shared || RecoveryInProgress() || IsolationIsSerializable())
 		return PG_UINT64_MAX;
-	if (pg_atomic_read_u64(&shared->floor) == 0)
-		atomic_raise(&shared->floor, U64FromFullTransactionId(ReadNextFullTransactionId()));
+	if (pg_atomic_read_u64(&database->floor) == 0)
+		atomic_raise(&database->floor, U64FromFullTransactionId(ReadNextFullTransactionId()));
 
 	/* pairs with the barrier in atomic_raise(): the snapshot came first */
 	pg_read_barrier();
 	xid = pg_atomic_read_u64(flushed_slot(channel));
-	return xid != 0 ? xid : pg_atomic_read_u64(&shared->floor) - 1;
+	return xid != 0 ? xid : pg_atomic_read_u64(&database->floor) - 1;
 }
 
 void

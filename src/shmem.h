@@ -13,6 +13,7 @@ typedef struct PollDatabase
 {
 	pg_atomic_uint32 oid;		/* 0 = the entry is free */
 	bool		shared;			/* false: this backend's own */
+	pg_atomic_uint64 floor;		/* see poll_flushed_read() */
 	pg_atomic_uint64 flushed;	/* the last flush, or commit of one, about */
 	pg_atomic_uint64 ticked;	/* the last tick of a writer */
 	pg_atomic_uint64 worker;	/* its last sign of life */

@@ -1,7 +1,7 @@
 # What the TAP tests share: a server with the extension, connections, polls,
 # mirrors, and child processes.
 #
-# A mirror is a client: it polls one feed, keeps a copy of the table, and
+# A mirror is a client: it polls one feed or a few, keeps a copy of the rows, and
 # complains when something is delivered twice.
 
 package PollTest;
@@ -18,9 +18,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  new_node connect_to fetch_value decode_json peak_memory
+  new_node connect_to fetch_value wait_for decode_json peak_memory
   start_child finish_children
-  random_seed log_uniform table_rows differences
+  random_seed log_uniform table_rows feed_rows differences
 );
 
 # JSON::PP comes with Perl; JSON::XS is ten times as fast.
@@ -77,6 +77,19 @@ sub fetch_value
 	return ($db->selectrow_array($sql, undef, @values))[0];
 }
 
+# Waits until the query returns true; false if it does not within 20 seconds.
+sub wait_for
+{
+	my ($db, $sql, @values) = @_;
+
+	foreach (1 .. 400)
+	{
+		return 1 if fetch_value($db, $sql, @values);
+		select undef, undef, undef, 0.05;
+	}
+	return 0;
+}
+
 # The most memory that the session's backend has had, in MB.  Needs /proc.
 sub peak_memory
 {
@@ -111,6 +124,31 @@ sub table_rows
 	my $rows = $db->selectall_arrayref("SELECT id, row_to_json(t) FROM $table AS t");
 
 	return { map { $_->[0] => $json->encode($json->decode($_->[1])) } @$rows };
+}
+
+# What a mirror of these feeds should have: as its {rows}.  where: a condition
+# for the rows of the scope.
+sub feed_rows
+{
+	my ($db, $feeds, $where) = @_;
+	my %rows;
+
+	foreach my $feed (@$feeds)
+	{
+		my ($relation, $key, $columns) = $db->selectrow_array(<<'SQL', undef, $feed);
+SELECT relation::text,
+	   (SELECT string_agg(format('%L, t.%I', k, k), ', ') FROM unnest(key) k),
+	   coalesce((SELECT string_agg(format('t.%I', c), ', ') FROM unnest(columns) c), 't.*')
+  FROM poll.feeds WHERE feed = $1
+SQL
+		my $rows = $db->selectall_arrayref("SELECT json_build_object($key), row_to_json(shown)"
+			  . " FROM $relation AS t, LATERAL (SELECT $columns) AS shown WHERE " . ($where // 'true'));
+
+		$rows{ PollMirror::key_name($feeds, $feed, $json->decode($_->[0])) } =
+		  $json->encode($json->decode($_->[1]))
+		  foreach @$rows;
+	}
+	return \%rows;
 }
 
 # What a mirror has and should not have, or should have and has not; as text.
@@ -171,19 +209,26 @@ package PollMirror;
 use strict;
 use warnings;
 
+# feed: a name, or a reference to a list.  Options:
+#	scope		JSON text
+#	repeats		1: changes may come again
 sub new
 {
-	my ($class, $feed, $cursor) = @_;
+	my ($class, $feed, $cursor, %option) = @_;
 
 	return bless {
-		feed => $feed,
+		feeds => ref $feed ? $feed : [$feed],
+		scope => $option{scope},
+		repeats => $option{repeats},
 		cursor => $cursor,
 		rows => {},
 		seen => {},
 		polls => 0,
 		delivered => 0,
+		truncates => 0,
 		behind => 0,
 		syncs => defined $cursor ? 0 : 1,
+		expired => [],
 		faults => []
 	}, $class;
 }
@@ -198,6 +243,16 @@ sub restart
 	return;
 }
 
+# After PT410.
+sub expire
+{
+	my ($self) = @_;
+
+	push @{ $self->{expired} }, $self->{cursor};
+	$self->restart;
+	return;
+}
+
 sub fault
 {
 	my ($self, $text) = @_;
@@ -206,23 +261,53 @@ sub fault
 	return;
 }
 
+# How a row is called in {rows}: by its key, with one column by the value alone;
+# with several feeds, by the feed too.
+sub key_name
+{
+	my ($feeds, $feed, $key) = @_;
+	my @values = values %$key;
+	my $name = @values == 1 ? $values[0] : $json->encode($key);
+
+	return @$feeds == 1 ? $name : "$feed $name";
+}
+
+sub forget_feed
+{
+	my ($self, $feed) = @_;
+	my @gone = @{ $self->{feeds} } == 1 ? keys %{ $self->{rows} } : grep { /^\Q$feed\E / } keys %{ $self->{rows} };
+
+	delete @{ $self->{rows} }{@gone};
+	$self->{truncates}++;
+	return;
+}
+
 # Takes one change.  The rows of a full sync have no version and come once
 # each; so does every pair of key and version after that.
 sub take
 {
-	my ($self, $op, $id, $data, $version) = @_;
-	my $pair = $id . '/' . ($version // 'sync');
+	my ($self, $feed, $op, $key, $data, $version) = @_;
+	my $text = $data ? $json->encode($data) : undef;
+	my $name = defined $key ? key_name($self->{feeds}, $feed, $key) : "all of $feed";
+	my $pair = $name . '/' . ($version // 'sync');
 
-	$self->fault("$op of $pair was delivered twice") if $self->{seen}{$pair}++;
+	$self->fault("$op of $pair was delivered twice") if $self->{seen}{$pair}++ && !$self->{repeats};
+	$self->fault("$op of $pair has " . (defined $key ? 'a' : 'no') . ' key')
+	  if (defined $key) != ($op ne 'truncate');
 	$self->{delivered}++;
 	if ($op eq 'upsert')
 	{
-		$self->{rows}{$id} = $json->encode($data);
-		$self->fault("the row of key $id has another id") if $data->{id} ne $id;
+		$self->{rows}{$name} = $text;
+		$self->fault("the row of key $name has another key")
+		  if grep { exists $data->{$_} && $data->{$_} ne $key->{$_} } keys %$key;
 	}
 	elsif ($op eq 'delete')
 	{
-		delete $self->{rows}{$id};
+		delete $self->{rows}{$name};
+	}
+	elsif ($op eq 'truncate')
+	{
+		$self->forget_feed($feed);
 	}
 	else
 	{
@@ -231,44 +316,89 @@ sub take
 	return;
 }
 
-# One call of poll.poll(); returns the page.
-sub poll
+# Takes an answer of poll.poll().
+sub take_page
 {
-	my ($self, $db, $max_rows) = @_;
-	my $feed = $self->{feed};
-	my $page = PollTest::decode_json(PollTest::fetch_value($db,
-		'SELECT poll.poll(ARRAY[?]::text[], ?, ?)', $feed, $self->{cursor}, $max_rows));
-	my $changes = $page->{changes}{$feed};
+	my ($self, $page, $max_rows) = @_;
+	my $changes = 0;
 
+	foreach my $feed (@{ $self->{feeds} })
+	{
+		$changes += @{ $page->{changes}{$feed} };
+		$self->take($feed, @$_{qw(op key data version)}) foreach @{ $page->{changes}{$feed} };
+	}
 	$self->{polls}++;
 	if ($page->{behind})
 	{
 		$self->{behind}++;
 		$self->fault('behind, but not as it should be')
-		  if @$changes || !$page->{has_more} || $page->{cursor} ne ($self->{cursor} // '');
+		  if $changes || !$page->{has_more} || $page->{cursor} ne ($self->{cursor} // '');
 	}
-	$self->fault('too many rows') if @$changes > $max_rows;
-	$self->take($_->{op}, $_->{key}{id}, $_->{data}, $_->{version}) foreach @$changes;
+	$self->fault('too many rows') if $changes > $max_rows;
 	$self->{cursor} = $page->{cursor};
+	return;
+}
+
+# One call of poll.poll(); returns the page.
+sub poll
+{
+	my ($self, $db, $max_rows) = @_;
+	my $page = PollTest::decode_json(PollTest::fetch_value($db,
+		'SELECT poll.poll(?, ?, ?, ?::jsonb)', @$self{qw(feeds cursor)}, $max_rows, $self->{scope}));
+
+	$self->take_page($page, $max_rows);
 	return $page;
 }
 
+# One call of poll.poll() by a client that knows only times: since that of the
+# last answer, or on with the cursor while there is none.  What came before may
+# come again, so {repeats} is for it.
+sub poll_since
+{
+	my ($self, $db, $max_rows) = @_;
+	my $since = $self->{since};
+	my $page = PollTest::decode_json(PollTest::fetch_value($db, 'SELECT poll.poll(?, ?, ?, ?::jsonb, ?)',
+		$self->{feeds}, defined $since ? undef : $self->{cursor}, $max_rows, @$self{qw(scope since)}));
+
+	$self->fault('a time while there is more') if $page->{has_more} && defined $page->{timestamp};
+	$self->{cursor} = undef if defined $since;
+	$self->take_page($page, $max_rows);
+	$self->{since} = $page->{timestamp};
+	return $page;
+}
+
+# Polls by time until an answer has one.
+sub drain_since
+{
+	my ($self, $db, $max_rows) = @_;
+
+	foreach (1 .. 5000)
+	{
+		$self->poll_since($db, PollTest::log_uniform($max_rows));
+		return if defined $self->{since};
+		select undef, undef, undef, 0.01;
+	}
+	$self->fault('polls in circles');
+	return;
+}
+
 # One call of poll.changes(), of which only the first rows are taken: as many as
-# the function says, given how many there are.
+# the function says, given how many there are.  For one feed.
 sub poll_rows
 {
 	my ($self, $db, $max_rows, $how_many) = @_;
+	my ($feed) = @{ $self->{feeds} };
 	my $rows = $db->selectall_arrayref(
-		'SELECT op, key, data, version, cursor FROM poll.changes(?, ?, ?)',
-		undef, $self->{feed}, $self->{cursor}, $max_rows);
+		'SELECT op, key, data, version, cursor FROM poll.changes(?, ?, ?, ?::jsonb)',
+		undef, $feed, $self->{cursor}, $max_rows, $self->{scope});
 
 	$self->{polls}++;
 	foreach my $row (@$rows[ 0 .. $how_many->(scalar @$rows) - 1 ])
 	{
 		my ($op, $key, $data, $version, $cursor) = @$row;
 
-		$self->take($op, PollTest::decode_json($key)->{id},
-			defined $data ? PollTest::decode_json($data) : undef, $version);
+		$self->take($feed, $op, (map { defined $_ ? PollTest::decode_json($_) : undef } $key, $data), $version)
+		  if $op ne 'skip';
 		$self->{cursor} = $cursor;
 	}
 	return;
