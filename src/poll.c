@@ -94,19 +94,24 @@ write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
 
 /*
  * A time such that everything that was visible then has been delivered, now or
- * before; 0 if none is known.  On a primary that is the start of the
- * transaction: it is always before the snapshot, while the start of the
+ * before, and that the next request may name; 0 if none is known.  That is the
+ * start of the transaction: it is before the snapshot, while the start of the
  * statement is not, since in the extended protocol the snapshot is taken at
- * Bind and statement_timestamp() moves at Execute.  A standby's clock runs
- * ahead of what it shows; there the newest tick tells.
+ * Bind and statement_timestamp() moves at Execute.  But the snapshot of a
+ * whole transaction may have been imported, and be older, and a standby's clock
+ * runs ahead of what it shows; there the newest tick tells.
  */
 static TimestampTz
 answer_time(const PollRequest *request, const PollPage *page)
 {
+	Snapshot	snapshot = GetActiveSnapshot();
+	TimestampTz time;
+
 	if (page != NULL && (page->has_more || page->next.cut))
 		return 0;
-	return GetActiveSnapshot()->takenDuringRecovery ? poll_tick_newest(request->snapshot) :
-		GetCurrentTransactionStartTimestamp();
+	time = snapshot->takenDuringRecovery || IsolationUsesXactSnapshot() ?
+		poll_tick_newest(snapshot) : GetCurrentTransactionStartTimestamp();
+	return poll_request_covers(request, time) ? time : 0;
 }
 
 /*

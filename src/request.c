@@ -52,16 +52,31 @@ is_now(text *cursor)
 		memcmp(VARDATA_ANY(cursor), CURSOR_NOW, strlen(CURSOR_NOW)) == 0;
 }
 
-/* Errors if not all of what became visible since then is in the log. */
+/* Is all of what became visible since then in the log?  *feed: that begins later. */
+static bool
+covers(const PollFeedSet *set, TimestampTz since, const char **feed)
+{
+	*feed = NULL;
+	for (int i = 0; i < set->n && *feed == NULL; i++)
+		if (since < set->members[i].feed.tracked_at)
+			*feed = NameStr(set->members[i].feed.name);
+	return *feed == NULL && since >= poll_catalog_created_at();
+}
+
+bool
+poll_request_covers(const PollRequest *request, TimestampTz since)
+{
+	const char *feed;
+
+	return covers(request->set, since, &feed);
+}
+
 static void
 check_since(const PollFeedSet *set, TimestampTz since)
 {
-	const char *feed = NULL;
+	const char *feed;
 
-	for (int i = 0; i < set->n && feed == NULL; i++)
-		if (since < set->members[i].feed.tracked_at)
-			feed = NameStr(set->members[i].feed.name);
-	if (feed != NULL || since < poll_catalog_created_at())
+	if (!covers(set, since, &feed))
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),
 				 errmsg("the time has expired"),
