@@ -73,7 +73,6 @@ extern bool poll_nothing_new(const PollRequest *request);
 /* May the next request say "since" that time? */
 extern bool poll_request_covers(const PollRequest *request, TimestampTz since);
 
-
 extern void poll_request_begin(PollRequest *request);
 
 /* Fills in the page; its content is set. */

@@ -19,7 +19,7 @@
  * After a restart, or a promotion, the array is empty, and so are the slots of
  * a database that is a copy of another one; but entries flushed earlier are
  * below the next xid of that moment.  So the first one who uses the array in a
- * database on a primary sets its floor: an unset slot counts as floor - 1.
+ * database on a primary sets its floor: a slot counts as floor - 1 at least.
  *
  * Databases.  Ticks (tick.c) are a second apart in each database, and there is
  * one worker in each; an entry per database knows when they were last seen.
@@ -208,7 +208,8 @@ poll_flushed_read(int64 channel)
 	/* pairs with the barrier in atomic_raise(): the snapshot came first */
 	pg_read_barrier();
 	xid = pg_atomic_read_u64(flushed_slot(channel));
-	return xid != 0 ? xid : pg_atomic_read_u64(&database->floor) - 1;
+	/* a slot that is set may be so by another database, which has another floor */
+	return Max(xid, pg_atomic_read_u64(&database->floor) - 1);
 }
 
 void
