@@ -437,6 +437,7 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	PollStop	stop;
 	dlist_iter	iter;
 	uint64	   *flushed = palloc(sizeof(uint64) * set->n * POLL_MAX_STREAMS);
+	uint64		quiet_from;		/* if complete: there is nothing more */
 	int			n = 0;
 
 	/* read before the look, so that a flush in between is not missed */
@@ -447,6 +448,8 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	scan_begin(&scan, set, cursor, snapshot, view, max_rows);
 	stop = read_log(&scan);
 	scan_end(&scan);
+	/* not where a tick lifts the next cursor: others still come with this one */
+	quiet_from = Max(cursor->x + (cursor->q == cursor->x ? 1 : 0), scan.last.xid + 1);
 	if (stop == POLL_STOP_COMPLETE)
 		scan.last.xid = poll_tick_lifted(scan.last.xid, snapshot, view);
 
@@ -460,7 +463,7 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 						stop == POLL_STOP_COMPLETE ? InvalidXLogRecPtr : poll_snapshot_position());
 	page->has_more = (stop == POLL_STOP_CUT);
 	if (stop == POLL_STOP_COMPLETE)
-		learn(set, flushed, page->next.x, view);
+		learn(set, flushed, quiet_from, view);
 
 	poll_page_group(page, set->n);
 	read_rows(page, set);
