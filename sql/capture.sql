@@ -92,6 +92,27 @@ SELECT count(*), sum((key->>'id')::int) = sum(10000 + g) AS all_there
 DELETE FROM item WHERE id > 10000;
 SELECT poll.current_cursor('{item}') AS c \gset
 
+-- a transaction in many scopes: a chunk for each
+CREATE TABLE seat (id text PRIMARY KEY, hall int NOT NULL);
+SELECT poll.track('seat', scope => '{hall}');
+SELECT poll.current_cursor('{seat}', '{"hall": -1}') AS s \gset
+INSERT INTO seat SELECT g, g % 5000 FROM generate_series(1, 10000) g;
+SELECT count(*) AS chunks, sum(count) AS changes FROM poll.change WHERE channel < 0;
+
+-- more than may be buffered, in a savepoint that is rolled back and in one that is not: some get two chunks
+BEGIN;
+INSERT INTO seat VALUES ('before', -1);
+SAVEPOINT a;
+INSERT INTO seat SELECT 'undone' || lpad(g::text, 1700, '0'), g FROM generate_series(1, 9000) g;
+ROLLBACK TO SAVEPOINT a;
+INSERT INTO seat SELECT 'kept' || lpad(g::text, 1700, '0'), g % 8500 FROM generate_series(1, 9000) g;
+INSERT INTO seat VALUES ('behind', -1);
+COMMIT;
+SELECT count(*) AS chunks, sum(count) AS changes FROM poll.change WHERE channel < 0;
+SELECT key FROM poll.changed_keys('seat', :'s', scope => '{"hall": -1}');
+SELECT poll.untrack('seat');
+DROP TABLE seat;
+
 -- PL/pgSQL exception blocks
 DO $$
 BEGIN

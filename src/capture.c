@@ -19,9 +19,10 @@
  * All buffers are in one list, ordered by level: those of the current level
  * are always at its end.
  *
- * Memory.  A buffer takes some 2 kB.  When there are very many (a transaction
- * that touches hundreds of feeds, or nests hundreds of savepoints) further
- * entries are written at once.
+ * Memory.  A buffer grows with its entries, to some 2 kB.  When all of them
+ * have become too large (a transaction that touches tens of thousands of
+ * channels, or nests as many savepoints), those of the current level are
+ * written and begun anew.
  *
  * Order.  Versions are taken when a chunk is written, so entries of one key
  * may be logged out of order within a transaction.  That is harmless: they
@@ -53,8 +54,14 @@
 #include "shmem.h"
 #include "tick.h"
 
-/* more buffers than this are written at once */
-#define MAX_BUFFERS		4096
+/* more than this, in all buffers, is written before the transaction ends */
+#define MAX_BUFFER_BYTES	(16 * 1024 * 1024)
+
+/* what a buffer begins with: many channels get but a few entries */
+#define BUFFER_START_BYTES	128
+
+/* memory that is not given back at the end of a transaction */
+#define MAX_KEPT_MEMORY	(256 * 1024)
 
 /* a buffer that a huge key has blown up is not kept */
 #define MAX_KEPT_BYTES	8192
@@ -93,6 +100,7 @@ typedef struct PollBuffer
 	dlist_node	node;
 	int			count;
 	StringInfoData entries;
+	int			counted;		/* of its bytes, in buffer_bytes */
 } PollBuffer;
 
 static HTAB *triggers = NULL;
@@ -103,6 +111,7 @@ static MemoryContext buffer_context = NULL;
 static HTAB *buffer_hash;
 static dlist_head buffer_list = DLIST_STATIC_INIT(buffer_list);
 static PollBuffer *last_buffer = NULL;	/* the one used last, or NULL */
+static Size buffer_bytes = 0;	/* of all buffers */
 static StringInfoData key_text;
 static List *empty_feeds = NIL; /* int64 *; see poll_capture_set_empty() */
 static bool write_through = false;	/* no event will come to write it later */
@@ -129,6 +138,16 @@ buffers_create(void)
 	MemoryContextSwitchTo(old);
 }
 
+/* Counts what the buffer has grown or shrunk. */
+static inline void
+buffer_count(PollBuffer *buffer)
+{
+	int			bytes = sizeof(PollBuffer) + buffer->entries.maxlen;
+
+	buffer_bytes += bytes - buffer->counted;
+	buffer->counted = bytes;
+}
+
 static PollBuffer *
 buffer_find(int64 channel, int level, bool create)
 {
@@ -145,11 +164,15 @@ buffer_find(int64 channel, int level, bool create)
 		StringInfoData entries;
 
 		/* nothing may fail between entering it and completing it */
-		initStringInfo(&entries);
+		entries.data = palloc(BUFFER_START_BYTES);
+		entries.maxlen = BUFFER_START_BYTES;
+		resetStringInfo(&entries);
 		MemoryContextSwitchTo(old);
 		buffer = hash_search(buffer_hash, &tag, HASH_ENTER, NULL);
 		buffer->count = 0;
 		buffer->entries = entries;
+		buffer->counted = 0;
+		buffer_count(buffer);
 		dlist_push_tail(&buffer_list, &buffer->node);
 	}
 	return buffer;
@@ -160,6 +183,7 @@ buffer_drop(PollBuffer *buffer)
 {
 	if (last_buffer == buffer)
 		last_buffer = NULL;
+	buffer_bytes -= buffer->counted;
 	dlist_delete(&buffer->node);
 	pfree(buffer->entries.data);
 	hash_search(buffer_hash, &buffer->tag, HASH_REMOVE, NULL);
@@ -195,6 +219,7 @@ buffer_write(PollBuffer *buffer)
 						 buffer->entries.data, buffer->entries.len);
 	buffer->count = 0;
 	reset_string(&buffer->entries);
+	buffer_count(buffer);
 	if (write_through)
 		note_async();
 }
@@ -206,22 +231,46 @@ fits(const PollBuffer *buffer, int count, int bytes)
 		buffer->entries.len + bytes <= POLL_CHUNK_BYTES;
 }
 
+/* The last buffer of the list if it is of that level. */
+static PollBuffer *
+buffer_of_level(int level)
+{
+	PollBuffer *buffer;
+
+	if (dlist_is_empty(&buffer_list))
+		return NULL;
+	buffer = dlist_tail_element(PollBuffer, node, &buffer_list);
+	return buffer->tag.level == level ? buffer : NULL;
+}
+
+/* Writes and drops the buffers of a level, which must be the current one. */
+static void
+level_write(int level)
+{
+	PollBuffer *buffer;
+
+	while ((buffer = buffer_of_level(level)) != NULL)
+	{
+		buffer_write(buffer);
+		buffer_drop(buffer);
+	}
+}
+
 /* Adds the key in key_text. */
 static void
 buffer_add(int64 channel, PollOp op)
 {
-	PollBuffer *buffer = buffer_find(channel, GetCurrentTransactionNestLevel(), true);
+	int			level = GetCurrentTransactionNestLevel();
+	PollBuffer *buffer = buffer_find(channel, level, true);
 
 	last_buffer = buffer;
 	if (!fits(buffer, 1, key_text.len + 4))
 		buffer_write(buffer);
 	poll_entry_append(&buffer->entries, op, key_text.data, key_text.len);
 	buffer->count++;
-	if (write_through || hash_get_num_entries(buffer_hash) > MAX_BUFFERS)
-	{
-		buffer_write(buffer);
-		buffer_drop(buffer);
-	}
+	buffer_count(buffer);
+	if (write_through || buffer_bytes > MAX_BUFFER_BYTES)
+		level_write(level);
 }
 
 /*
@@ -276,18 +325,6 @@ set_not_empty(int64 feed)
 		empty_feeds = foreach_delete_current(empty_feeds, lc);
 }
 
-/* The last buffer of the list if it is of that level. */
-static PollBuffer *
-buffer_of_level(int level)
-{
-	PollBuffer *buffer;
-
-	if (dlist_is_empty(&buffer_list))
-		return NULL;
-	buffer = dlist_tail_element(PollBuffer, node, &buffer_list);
-	return buffer->tag.level == level ? buffer : NULL;
-}
-
 /* ---- transaction callbacks ---- */
 
 static void
@@ -308,18 +345,19 @@ forget_all(bool failed)
 	empty_feeds = NIL;
 	write_through = false;
 	wrote = false;
-	if (!failed)
+	if (buffer_context == NULL)
+		return;
+	if (failed || MemoryContextMemAllocated(buffer_context, true) > MAX_KEPT_MEMORY)
 	{
-		while (!dlist_is_empty(&buffer_list))
-			buffer_drop(dlist_tail_element(PollBuffer, node, &buffer_list));
-	}
-	else if (buffer_context != NULL)
-	{
-		/* the error may have come in the middle of anything */
+		/* an error may have come in the middle of anything */
 		dlist_init(&buffer_list);
 		MemoryContextDelete(buffer_context);
 		buffer_context = NULL;
+		buffer_bytes = 0;
 	}
+	else
+		while (!dlist_is_empty(&buffer_list))
+			buffer_drop(dlist_tail_element(PollBuffer, node, &buffer_list));
 }
 
 static void
@@ -373,7 +411,10 @@ level_will_commit(int level)
 		if (parent != NULL && !fits(parent, buffer->count, buffer->entries.len))
 			buffer_write(buffer);
 		else if (parent != NULL)
+		{
 			enlargeStringInfo(&parent->entries, buffer->entries.len);
+			buffer_count(parent);
+		}
 		if (!dlist_has_prev(&buffer_list, node))
 			break;
 	}
