@@ -208,7 +208,11 @@ poll_flushed_read(int64 channel)
 	/* pairs with the barrier in atomic_raise(): the snapshot came first */
 	pg_read_barrier();
 	xid = pg_atomic_read_u64(flushed_slot(channel));
-	/* a slot that is set may be so by another database, which has another floor */
+
+	/*
+	 * a slot that is set may be so by another database, which has another
+	 * floor
+	 */
 	return Max(xid, pg_atomic_read_u64(&database->floor) - 1);
 }
 
