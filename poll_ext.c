@@ -40,6 +40,7 @@
 #include "guc.h"
 #include "reader.h"
 #include "shmem.h"
+#include "tick.h"
 
 PG_MODULE_MAGIC;
 
@@ -82,6 +83,7 @@ _PG_init(void)
 	poll_guc_install();
 	poll_shmem_install();
 	poll_capture_install();
+	poll_tick_install();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);

@@ -16,9 +16,11 @@
  * xid + 1, which is as durable as the tick.  The time is the hybrid clock's,
  * so that it does not go back with the server's.
  *
- * After the last flush of a burst there must be another tick, or its changes
+ * After the last commit of a burst there must be another tick, or its changes
  * would come again with every poll since a time after them.  A background
- * worker writes that (worker.c).
+ * worker writes that (worker.c).  It is asked for once the changes are visible,
+ * which can be long after the flush: a commit may wait for a standby, and what
+ * was prepared becomes visible by COMMIT PREPARED, in any session.
  *
  * Lift.  The cursor of a silent feed would grow old and expire, though there is
  * nothing that it has missed.  So a complete poll moves X on to the newest tick
@@ -34,6 +36,8 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -66,6 +70,8 @@
 /* what poll_tick_lift() found last */
 static TimestampTz lift_mark = 0;
 static uint64 lift_x;
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
 
 /* ---- writing ---- */
 
@@ -121,13 +127,40 @@ poll_tick_at_flush(void)
 	if ((now >= (TimestampTz) last + TICK_INTERVAL || now < (TimestampTz) last) &&
 		pg_atomic_compare_exchange_u64(&database->ticked, &last, now))
 		poll_tick_write();
-	poll_worker_start(database, now);
 }
 
+/* Nothing in here may fail. */
 void
 poll_tick_at_commit(void)
 {
-	note_flush(poll_shmem_database(), GetCurrentTimestamp());
+	PollDatabase *database = poll_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+
+	note_flush(database, now);
+	poll_worker_start(database, now);
+}
+
+/* What was prepared may have written to the log: nobody remembers. */
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *node = pstmt->utilityStmt;
+	bool		commits = IsA(node, TransactionStmt) &&
+	((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
+
+	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
+		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
+		poll_tick_at_commit();
+}
+
+void
+poll_tick_install(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
 }
 
 /* ---- reading ---- */

@@ -10,13 +10,16 @@
 
 #include "cursor.h"
 
+/* Called by _PG_init(). */
+extern void poll_tick_install(void);
+
 /*
  * Before a transaction commits that has written to the log: writes a tick if
- * one is due, and sees to it that a last one follows.
+ * one is due.
  */
 extern void poll_tick_at_flush(void);
 
-/* After it has committed. */
+/* After it has committed: sees to it that a last tick follows. */
 extern void poll_tick_at_commit(void);
 
 /* Writes a tick. */

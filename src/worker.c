@@ -2,7 +2,7 @@
  * worker.c
  *		The background worker that closes a burst of changes.
  *
- * A writer that flushes starts one in its database, if there is none.  It
+ * A writer that has committed starts one in its database, if there is none.  It
  * waits until nobody has flushed for a second, writes a tick (tick.c) and is
  * gone, so that it is never in the way of DROP DATABASE for longer than that
  * command waits.
