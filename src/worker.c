@@ -18,7 +18,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -26,6 +26,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
@@ -113,12 +114,24 @@ wait_for_quiet(PollDatabase *database)
 	return flushed;
 }
 
+/* Is the extension there, and will it stay until the end of the transaction? */
+static bool
+lock_extension(void)
+{
+	Oid			extension = get_extension_oid("poll_ext", true);
+
+	if (!OidIsValid(extension))
+		return false;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return get_extension_oid("poll_ext", true) == extension;
+}
+
 static void
 write_tick(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (OidIsValid(get_extension_oid("poll_ext", true)))
+	if (lock_extension())
 	{
 		pgstat_report_activity(STATE_RUNNING, "writing a tick");
 		poll_tick_write();
