@@ -205,14 +205,14 @@ verdict() {
 # line NAME FIGURE [RATIO [TARGET]]
 line() { printf '  %-46s %14s  %-22s %s\n' "$1" "$2" "${3:-}" "${4:-}" | sed 's/ *$//'; }
 
-# compare SERIES PEER FORMAT [COMPARISON TARGET]: a line with the median, in
+# compare SERIES PEER FORMAT [COMPARISON TARGET [NAME]]: a line with the median, in
 # printf's FORMAT, and the ratio to the peer
 compare() {
 	local m low high target=''
 	read -r m low high < <(ratio "$1" "$2")
 	m=$(printf '%.3f' "$m")
 	[[ ! ${4:-} ]] || verdict "$m" "$4" "$5"
-	line "$1" "$(printf "$3" "$(median "$1")")" "$(printf '%.3f x (%.2f-%.2f)' "$m" "$low" "$high")" "$target"
+	line "${6:-$1}" "$(printf "$3" "$(median "$1")")" "$(printf '%.3f x (%.2f-%.2f)' "$m" "$low" "$high")" "$target"
 }
 
 # value NAME NUMBER FORMAT COMPARISON TARGET UNIT: a line with a figure that has a
@@ -228,3 +228,38 @@ finish() {
 	printf '%d targets met, %d missed\n' "$met" "$missed"
 	((missed == 0))
 }
+
+# ---- alternating runs over one connection ----
+
+# What is run: a statement in a database, with values for its variables. pgbench
+# sends those as the parameters of a prepared statement.
+declare -A statement database values
+order=()
+
+# define NAME DATABASE STATEMENT [-D VARIABLE=VALUE...]
+define() {
+	order+=("$1")
+	statement[$1]=$3
+	database[$1]=$2
+	shift 3
+	values[${order[-1]}]=${*:+$(printf '%q ' "$@")}
+}
+
+# run_all ROUNDS: all that was defined, alternating
+run_all() {
+	local round i options
+	forget
+	for ((round = 0; round <= $1; round++)); do
+		for i in "${!order[@]}"; do
+			printf '%s;\n' "${statement[${order[i]}]}" >"$work/$i.sql"
+			eval "options=(${values[${order[i]}]})"
+			PGDATABASE=${database[${order[i]}]} measure "${order[i]}" 1 "$work/$i.sql" "${options[@]}"
+		done
+	done
+	order=()
+}
+
+# peer NAME: its line, without a ratio
+peer() { line "$1" "$(printf '%.0f/s' "$(median "$1")")"; }
+# against PEER SERIES [COMPARISON TARGET [NAME]]
+against() { compare "$2" "$1" '%.0f/s' "${@:3}"; }
