@@ -16,6 +16,7 @@ typedef struct PollDatabase
 	pg_atomic_uint64 floor;		/* see poll_flushed_read() */
 	pg_atomic_uint64 flushed;	/* the last flush, or commit of one, about */
 	pg_atomic_uint64 ticked;	/* the last tick of a writer */
+	pg_atomic_uint64 tick_x;	/* the highest x of a tick */
 	pg_atomic_uint64 worker;	/* its last sign of life */
 } PollDatabase;
 

@@ -78,6 +78,7 @@ static ProcessUtility_hook_type prev_process_utility = NULL;
 void
 poll_tick_write(void)
 {
+	PollDatabase *database = poll_shmem_database();
 	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
 	Relation	rel = table_open(poll_catalog_tick(), RowExclusiveLock);
 	PollView	view;
@@ -104,6 +105,8 @@ poll_tick_write(void)
 	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull));
 	PopActiveSnapshot();
 	table_close(rel, NoLock);
+	if (x > pg_atomic_read_u64(&database->tick_x))
+		pg_atomic_write_u64(&database->tick_x, x);
 }
 
 /* Remembers that something was flushed about now. */
@@ -116,16 +119,31 @@ note_flush(PollDatabase *database, TimestampTz now)
 		pg_atomic_write_u64(&database->flushed, now);
 }
 
+/*
+ * Is it for us to write a tick?  That of an old transaction would be a step
+ * back: x cannot be above its own xid.
+ */
+static bool
+tick_is_ours(PollDatabase *database, TimestampTz now)
+{
+	uint64		last = pg_atomic_read_u64(&database->ticked);
+
+	if (now < (TimestampTz) last + TICK_INTERVAL && now >= (TimestampTz) last)
+		return false;
+	if (U64FromFullTransactionId(GetTopFullTransactionId()) + 1 <
+		pg_atomic_read_u64(&database->tick_x))
+		return false;
+	return pg_atomic_compare_exchange_u64(&database->ticked, &last, now);
+}
+
 void
 poll_tick_at_flush(void)
 {
 	PollDatabase *database = poll_shmem_database();
 	TimestampTz now = GetCurrentTimestamp();
-	uint64		last = pg_atomic_read_u64(&database->ticked);
 
 	note_flush(database, now);
-	if ((now >= (TimestampTz) last + TICK_INTERVAL || now < (TimestampTz) last) &&
-		pg_atomic_compare_exchange_u64(&database->ticked, &last, now))
+	if (tick_is_ours(database, now))
 		poll_tick_write();
 }
 
