@@ -89,6 +89,8 @@ sub test_late_commits
 	$writer->do('COMMIT');
 	is(keys_since($db, $before), '1001', 'written before T and committed after T: comes since T');
 	ok(closed($db), 'a late commit is closed, too');
+	is(fetch_value($db, 'SELECT count(*) FROM (SELECT x < lag(x) OVER (ORDER BY at) AS back FROM poll.tick) t WHERE back'),
+		0, 'without a tick that knows less than the one before');
 	$after = now($db);
 	is(keys_since($db, $after), '', 'and does not come again');
 	$db->do(q{COMMIT PREPARED 'late'});
