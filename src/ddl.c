@@ -25,7 +25,7 @@
  *
  * Partitions.  The row trigger of a partitioned table is cloned by the server
  * to its partitions, statement triggers are not: they are created here, one
- * for each partition, now and when partitions come.
+ * for each partition, now and when partitions come (CREATE TABLE, ATTACH).
  *
  * Event triggers run as whoever runs the command; only the registry's tables
  * are written as their owner.
@@ -372,7 +372,7 @@ check_table(Oid relid)
 		if (feed->relid == relid)
 			check_feed(feed);
 		else
-			check_partition(feed, relid);
+			check_logged(relid);
 	}
 }
 
@@ -401,6 +401,20 @@ reset_own_types(void)
 		if (own_types)
 			reset_feed(&feed);
 	}
+}
+
+/*
+ * CREATE TABLE, perhaps as a partition.  Not at any other command: a restore
+ * attaches its partitions before there are feeds, and then creates each
+ * trigger itself, some of them after other commands on the partition.
+ */
+static void
+check_new_table(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, feeds_of(relid))
+		check_partition(lfirst(lc), relid);
 }
 
 static bool
@@ -514,6 +528,8 @@ check_command(Oid relid, const CollectedCommand *command)
 	check_table(relid);
 	if (get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
 		reset_own_types();
+	if (command->type == SCT_Simple && IsA(command->parsetree, CreateStmt))
+		check_new_table(relid);
 	if (command->type != SCT_AlterTable)
 		return;
 	foreach(lc, command->d.alterTable.subcmds)
