@@ -21,11 +21,12 @@ CREATE TABLE poll.feed (
 );
 COMMENT ON TABLE poll.feed IS 'registry: the tracked tables (dumped)';
 
+-- no foreign key: a parallel restore may load this table first
 CREATE TABLE poll.shape (
 	feed bigint PRIMARY KEY,
 	shape text NOT NULL
 );
-COMMENT ON TABLE poll.shape IS 'the columns and the key of each feed, as they were after the last DDL (not dumped)';
+COMMENT ON TABLE poll.shape IS 'the columns and the key of each feed, as they were after the last DDL (dumped)';
 
 CREATE TABLE poll.change (
 	channel bigint NOT NULL,
@@ -55,6 +56,7 @@ COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those 
 
 SELECT pg_catalog.pg_extension_config_dump('poll.feed', '');
 SELECT pg_catalog.pg_extension_config_dump('poll.feed_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('poll.shape', '');
 
 --
 -- Triggers.

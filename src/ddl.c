@@ -13,8 +13,8 @@
  * Shape.  Which of the many commands change what a feed shows is not told by
  * their syntax: poll.shape has a text with the columns and the key of each
  * feed, and at the end of a command that touched a tracked table the text is
- * made again and compared.  A database that was just restored has none; then
- * the first command resets feeds of which nobody can have a cursor.
+ * made again and compared.  In a restore the text comes with the dump, before
+ * or after the keys that it tells of.
  *
  * Truncate.  Polls deliver transactions in the order of their xids, and one
  * with a lower xid may well have written after the TRUNCATE: its rows would be
@@ -118,8 +118,7 @@ poll_shape_store(int64 feed, const char *shape)
 	Oid			types[2] = {INT8OID, TEXTOID};
 	Datum		values[2] = {Int64GetDatum(feed), CStringGetTextDatum(shape)};
 
-	poll_run_as_owner("INSERT INTO poll.shape (feed, shape) VALUES ($1, $2)"
-					  " ON CONFLICT (feed) DO UPDATE SET shape = EXCLUDED.shape",
+	poll_run_as_owner("INSERT INTO poll.shape (feed, shape) VALUES ($1, $2)",
 					  2, types, values, NULL);
 }
 
@@ -132,6 +131,17 @@ shape_is(int64 feed, const char *shape)
 	poll_run_as_owner("SELECT 1 FROM poll.shape WHERE feed OPERATOR(pg_catalog.=) $1"
 					  " AND shape OPERATOR(pg_catalog.=) $2", 2, types, values, NULL);
 	return SPI_processed > 0;
+}
+
+/* Not while a restore has yet to load it. */
+static void
+shape_update(int64 feed, const char *shape)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2] = {Int64GetDatum(feed), CStringGetTextDatum(shape)};
+
+	poll_run_as_owner("UPDATE poll.shape SET shape = $2 WHERE feed OPERATOR(pg_catalog.=) $1",
+					  2, types, values, NULL);
 }
 
 /* ---- barriers ---- */
@@ -333,7 +343,7 @@ check_feed(const PollFeed *feed)
 	Relation	rel = table_open(feed->relid, AccessShareLock);
 	List	   *columns;
 	List	   *scope;
-	char	   *shape;
+	char	   *shape = NULL;
 
 	check_logged(feed->relid);
 	poll_catalog_lists(feed->id, &columns, &scope);
@@ -341,11 +351,13 @@ check_feed(const PollFeed *feed)
 	check_columns(feed, scope, "scope columns");
 	if (scope != NIL)
 		(void) poll_key_of_columns(rel, scope);
-	shape = poll_shape(rel, columns);
+	/* without a key nothing is written, and nothing read, until there is one */
+	if (OidIsValid(poll_key_index(rel)))
+		shape = poll_shape(rel, columns);
 	table_close(rel, NoLock);
-	if (shape_is(feed->id, shape))
+	if (shape == NULL || shape_is(feed->id, shape))
 		return;
-	poll_shape_store(feed->id, shape);
+	shape_update(feed->id, shape);
 	reset_feed(feed);
 }
 
