@@ -641,7 +641,10 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 
 /* ---- the end of a command that drops ---- */
 
-/* One of our triggers is gone: with a partition, or by itself? */
+/*
+ * One of our triggers is gone: with a partition, or by itself?  Then the feed
+ * goes, too.  It is not refused, since pg_restore --clean drops triggers first.
+ */
 static void
 check_dropped_trigger(const char *nspname, const char *relname, const char *name)
 {
@@ -655,11 +658,13 @@ check_dropped_trigger(const char *nspname, const char *relname, const char *name
 	else if (relid == feed.relid ||
 			 (get_rel_relispartition(relid) &&
 			  list_member_oid(get_partition_ancestors(relid), feed.relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("feed \"%s\" needs its triggers on table \"%s\"",
-						NameStr(feed.name), relname),
-				 errhint("SELECT poll.untrack('%s').", NameStr(feed.name))));
+	{
+		poll_forget_feed(feed.id);
+		ereport(NOTICE,
+				(errmsg("table \"%s\" is not tracked as feed \"%s\" any more",
+						get_rel_name(feed.relid), NameStr(feed.name)),
+				 errdetail("Its trigger on table \"%s\" was dropped.", relname)));
+	}
 }
 
 /* sql_drop */
