@@ -297,9 +297,7 @@ poll_truncate_triggers_create(Oid relid, int64 feed, bool always)
 		char	   *table = qualified_name(lfirst_oid(lc));
 
 		check_logged(lfirst_oid(lc));
-		if (OidIsValid(get_trigger_oid(lfirst_oid(lc), name, true)))
-			continue;
-		run_own(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
+		run_own(psprintf("CREATE OR REPLACE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
 						 " EXECUTE FUNCTION poll.capture_truncate('" INT64_FORMAT "')",
 						 name, table, feed));
 		if (always)

@@ -249,10 +249,11 @@ column_names(Relation rel, ArrayType *array, const char *argument)
 	return names;
 }
 
+/* One of that name is left from a table that was dumped without the registry. */
 static void
 create_triggers(const char *table, int64 id, bool always)
 {
-	poll_run(psprintf("CREATE TRIGGER " POLL_CAPTURE_TRIGGER INT64_FORMAT
+	poll_run(psprintf("CREATE OR REPLACE TRIGGER " POLL_CAPTURE_TRIGGER INT64_FORMAT
 					  " AFTER INSERT OR UPDATE OR DELETE ON %s"
 					  " FOR EACH ROW EXECUTE FUNCTION poll.capture('" INT64_FORMAT "')",
 					  id, table, id), 0, NULL, NULL, NULL);
