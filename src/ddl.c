@@ -503,6 +503,30 @@ reset_feed_of_trigger(Oid relid, const char *name)
 		reset_feed(lfirst(lc));
 }
 
+/*
+ * ENABLE TRIGGER ALL makes triggers follow the replication role, also those
+ * that did not.  pg_restore --disable-triggers ends with that.
+ */
+static void
+enable_always(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, feeds_of(relid))
+	{
+		PollFeed   *feed = lfirst(lc);
+		char	   *names[2] = {
+			psprintf(POLL_CAPTURE_TRIGGER INT64_FORMAT, feed->id),
+			psprintf(POLL_TRUNCATE_TRIGGER INT64_FORMAT, feed->id)
+		};
+
+		for (int i = 0; i < 2; i++)
+			if (feed->always && OidIsValid(get_trigger_oid(relid, names[i], true)))
+				run_own(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+								 qualified_name(relid), names[i]));
+	}
+}
+
 static void
 check_subcommand(Oid relid, const AlterTableCmd *cmd)
 {
@@ -521,6 +545,8 @@ check_subcommand(Oid relid, const AlterTableCmd *cmd)
 			break;
 		case AT_EnableTrigAll:
 		case AT_EnableTrigUser:
+			enable_always(relid);
+			/* FALLTHROUGH */
 		case AT_DisableTrigAll:
 		case AT_DisableTrigUser:
 			reset_feeds(feeds_of(relid));
