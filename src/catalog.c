@@ -241,6 +241,7 @@ registry_enter(HTAB *by_id, HTAB *by_name, HTAB *relids, HeapTuple tuple, TupleD
 			   TextDatumGetCString(heap_getattr(tuple, ANUM_FEED_NAME, desc, &isnull)));
 	feed.relid = DatumGetObjectId(heap_getattr(tuple, ANUM_FEED_RELATION, desc, &isnull));
 	feed.xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	feed.stamp = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	feed.always = DatumGetBool(heap_getattr(tuple, ANUM_FEED_ALWAYS, desc, &isnull));
 	feed.expose_deletes = DatumGetBool(heap_getattr(tuple, ANUM_FEED_EXPOSE, desc, &isnull));
 	feed.tracked_at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_FEED_TRACKED, desc, &isnull));

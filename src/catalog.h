@@ -18,6 +18,7 @@ typedef struct PollFeed
 	NameData	name;
 	Oid			relid;			/* the table; it may have been dropped */
 	TransactionId xmin;			/* the transaction that tracked it */
+	TransactionId stamp;		/* the same for as long as it stays tracked */
 	bool		projected;		/* has a list of columns */
 	bool		scoped;
 	bool		always;

@@ -237,6 +237,8 @@ resolve(const PollSelection *selection)
 												  member->scope_len));
 		set->ids_hash = hash_combine(set->ids_hash,
 									 hash_bytes((unsigned char *) &member->feed.id, sizeof(int64)));
+		/* a restore may bring the id again */
+		set->ids_hash = hash_combine(set->ids_hash, member->feed.stamp);
 	}
 	poll_scope_check_used(selection->scope, used);
 
