@@ -81,6 +81,24 @@ CREATE TRIGGER feed_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poll
 	FOR EACH STATEMENT EXECUTE FUNCTION poll.feed_changed();
 ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER feed_changed;
 
+CREATE FUNCTION poll.local_only() RETURNS trigger
+AS 'MODULE_PATHNAME', 'poll_ext_local_only'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.local_only() IS 'row trigger of the extension''s tables: ignores what logical replication brings';
+
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.feed
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.shape
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.epoch
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.shape ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.change ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.epoch ENABLE ALWAYS TRIGGER local_only;
+
 --
 -- Tracking.
 --

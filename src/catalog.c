@@ -30,6 +30,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -94,6 +95,7 @@ static uint64 generation = 1;
 static uint64 invalidations = 0;	/* of any relation */
 
 PG_FUNCTION_INFO_V1(poll_ext_feed_changed);
+PG_FUNCTION_INFO_V1(poll_ext_local_only);
 
 static Oid
 find_relation(Oid nspid, const char *name)
@@ -411,6 +413,29 @@ poll_ext_feed_changed(PG_FUNCTION_ARGS)
 				 errmsg("function \"%s.feed_changed\" was not called as a trigger", POLL_SCHEMA)));
 	CacheInvalidateRelcache(trigdata->tg_relation);
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * Row trigger on our tables: nothing comes from another server.  A publication
+ * FOR ALL TABLES has them, too, and what another log says of transactions is
+ * not about ours.  What we write ourselves, in an apply worker as well, goes
+ * either past triggers or through poll_run_as_owner().
+ */
+Datum
+poll_ext_local_only(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s.local_only\" was not called as a BEFORE ROW trigger", POLL_SCHEMA)));
+	if (IsLogicalWorker() && !InLocalUserIdChange())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ?
+						   trigdata->tg_newtuple : trigdata->tg_trigtuple);
 }
 
 /* A relcache callback: marks, and reads nothing. */
