@@ -92,11 +92,14 @@ CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.shape
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.tick
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.epoch
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.shape ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.change ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.tick ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.epoch ENABLE ALWAYS TRIGGER local_only;
 
 --
@@ -243,6 +246,11 @@ COMMENT ON FUNCTION poll.cursor_info(text) IS
 -- Event triggers: what DDL does to tracked tables.
 --
 
+CREATE FUNCTION poll.ddl_start() RETURNS event_trigger
+AS 'MODULE_PATHNAME', 'poll_ext_ddl_start'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.ddl_start() IS 'ddl_command_start: resets feeds that lose a partition concurrently';
+
 CREATE FUNCTION poll.ddl_end() RETURNS event_trigger
 AS 'MODULE_PATHNAME', 'poll_ext_ddl_end'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -258,6 +266,9 @@ AS 'MODULE_PATHNAME', 'poll_ext_ddl_rewrite'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.ddl_rewrite() IS 'table_rewrite: resets feeds of tables whose rows are computed anew';
 
+CREATE EVENT TRIGGER poll_ddl_start ON ddl_command_start
+	WHEN TAG IN ('ALTER TABLE')
+	EXECUTE FUNCTION poll.ddl_start();
 CREATE EVENT TRIGGER poll_ddl_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
 	EXECUTE FUNCTION poll.ddl_end();
@@ -265,6 +276,7 @@ CREATE EVENT TRIGGER poll_ddl_drop ON sql_drop
 	EXECUTE FUNCTION poll.ddl_drop();
 CREATE EVENT TRIGGER poll_ddl_rewrite ON table_rewrite
 	EXECUTE FUNCTION poll.ddl_rewrite();
+ALTER EVENT TRIGGER poll_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER poll_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER poll_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER poll_ddl_rewrite ENABLE ALWAYS;

@@ -92,13 +92,20 @@ CALL try('u',
 CALL try('u',
 	'ALTER TABLE u DROP v',
 	'ALTER TABLE u RENAME v TO v2',
-	'ALTER TABLE u SET UNLOGGED',
-	'DO $do$ BEGIN EXECUTE (SELECT format(''DROP TRIGGER %I ON u'', tgname) FROM pg_trigger
-		WHERE tgrelid = ''u''::regclass AND tgname LIKE ''poll\_capture%''); END $do$',
-	'DO $do$ BEGIN EXECUTE (SELECT format(''DROP TRIGGER %I ON u'', tgname) FROM pg_trigger
-		WHERE tgrelid = ''u''::regclass AND tgname LIKE ''poll\_truncate%''); END $do$');
+	'ALTER TABLE u SET UNLOGGED');
 ALTER TABLE u DROP v;
 ALTER TABLE u SET UNLOGGED;
+
+-- a feed ends with either of its triggers
+CREATE FUNCTION drop_trigger(which text, tab regclass, of_feed text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('DROP TRIGGER %I ON %s', which || (SELECT id FROM poll.feed WHERE name = of_feed), tab);
+END $$;
+SELECT poll.track('u', 'first'), poll.track('u', 'second');
+SELECT drop_trigger('poll_capture_', 'u', 'first');
+SELECT feed FROM poll.feeds WHERE relation = 'u'::regclass;
+SELECT drop_trigger('poll_truncate_', 'u', 'second');
+SELECT feed FROM poll.feeds WHERE relation = 'u'::regclass;
 
 -- a rolled back ALTER TABLE resets nothing
 SELECT poll.current_cursor('{t}') AS c \gset
@@ -162,5 +169,5 @@ DROP TABLE u, painted;
 DROP TYPE color, point2;
 SET client_min_messages = warning;
 DROP SCHEMA "S S" CASCADE;
-DROP FUNCTION answer;
+DROP FUNCTION answer, drop_trigger;
 DROP PROCEDURE try;

@@ -71,6 +71,7 @@
 static bool own_command = false;
 
 PG_FUNCTION_INFO_V1(poll_ext_capture_truncate);
+PG_FUNCTION_INFO_V1(poll_ext_ddl_start);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_end);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_drop);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_rewrite);
@@ -623,6 +624,36 @@ column(int row, int n)
 	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, n, &isnull);
 
 	return isnull ? (Datum) 0 : value;
+}
+
+/*
+ * ddl_command_start: DETACH CONCURRENTLY takes the rows away with the first of
+ * its transactions, which ends within the command.
+ */
+Datum
+poll_ext_ddl_start(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *trigdata = (EventTriggerData *) fcinfo->context;
+	AlterTableStmt *stmt;
+	ListCell   *lc;
+
+	check_called(fcinfo);
+	if (!IsA(trigdata->parsetree, AlterTableStmt))
+		PG_RETURN_NULL();
+	stmt = (AlterTableStmt *) trigdata->parsetree;
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(lc);
+
+		if (cmd->subtype == AT_DetachPartition && castNode(PartitionCmd, cmd->def)->concurrent)
+		{
+			Oid			relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+
+			if (OidIsValid(relid))
+				reset_feeds(feeds_of(relid));
+		}
+	}
+	PG_RETURN_NULL();
 }
 
 /* ddl_command_end */

@@ -94,11 +94,11 @@ sub brings
 sub check_mirror
 {
 	my ($mirror, $how) = @_;
-	my $table = table_rows($here, $mirror->{feed});
+	my $table = table_rows($here, $mirror->{feeds}[0]);
 
 	$mirror->drain($here, 1000);
 	is(differences($mirror->{rows}, $table), '', "$how: the mirror equals the table");
-	is(differences($table, table_rows($there, $mirror->{feed})), '', "$how: which equals that of the publisher");
+	is(differences($table, table_rows($there, $mirror->{feeds}[0])), '', "$how: which equals that of the publisher");
 	is(join("\n", @{ $mirror->{faults} }), '', "$how: and nothing came twice");
 	return;
 }
