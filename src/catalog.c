@@ -371,6 +371,15 @@ poll_catalog_lists(int64 id, List **columns, List **scope)
 	*scope = name_list(entry->scope);
 }
 
+static int
+cmp_ids(const ListCell *a, const ListCell *b)
+{
+	int64		x = *(int64 *) lfirst(a);
+	int64		y = *(int64 *) lfirst(b);
+
+	return (x > y) - (x < y);
+}
+
 List *
 poll_catalog_feeds_of(Oid relid)
 {
@@ -391,6 +400,7 @@ poll_catalog_feeds_of(Oid relid)
 			*id = entry->feed.id;
 			ids = lappend(ids, id);
 		}
+	list_sort(ids, cmp_ids);
 	return ids;
 }
 

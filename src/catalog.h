@@ -47,7 +47,7 @@ extern bool poll_catalog_find_id(int64 id, PollFeed *feed);
  */
 extern void poll_catalog_lists(int64 id, List **columns, List **scope);
 
-/* The ids of the feeds of a table, or of all, as int64 *, palloc'd. */
+/* The ids of the feeds of a table, or of all, as int64 *, palloc'd, in order. */
 extern List *poll_catalog_feeds_of(Oid relid);
 
 /*
