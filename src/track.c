@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -262,6 +263,62 @@ create_triggers(const char *table, int64 id, bool always)
 						  table, id), 0, NULL, NULL, NULL);
 }
 
+/* false for null */
+static bool
+bool_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return !PG_ARGISNULL(argno) && PG_GETARG_BOOL(argno);
+}
+
+/*
+ * The table, its writers locked out, those of its partitions too.  Ownership
+ * first: others must not be able to lock it.
+ */
+static Relation
+open_table(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	check_owner(rel);
+	check_kind(rel);
+	relation_close(rel, AccessShareLock);
+	rel = table_open(relid, ShareRowExclusiveLock);
+	check_owner(rel);
+	check_kind(rel);
+	(void) find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
+	return rel;
+}
+
+/* Adds it to the registry, with the arguments of track(); returns its id. */
+static int64
+insert_feed(FunctionCallInfo fcinfo, const char *name)
+{
+	Oid			types[7] = {TEXTOID, REGCLASSOID, NAMEARRAYOID, NAMEARRAYOID, BOOLOID, BOOLOID,
+	TIMESTAMPTZOID};
+	Datum		values[7];
+	char		nulls[8] = "       ";
+
+	values[0] = CStringGetTextDatum(name);
+	for (int i = 2; i <= 3; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	values[1] = PG_GETARG_DATUM(0);
+	values[4] = BoolGetDatum(bool_arg(fcinfo, 4));
+	values[5] = BoolGetDatum(bool_arg(fcinfo, 5));
+	/* what was not captured has become visible before this */
+	values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+	return DatumGetInt64(poll_run_as_owner("INSERT INTO poll.feed (name, relation, columns, scope,"
+										   " always, expose_deletes, tracked_at)"
+										   " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+										   7, types, values, nulls));
+}
+
 /*
  * poll.track(relation regclass, feed text, columns name[], scope name[],
  * always bool, expose_deletes bool) returns text
@@ -270,37 +327,20 @@ Datum
 poll_ext_track(PG_FUNCTION_ARGS)
 {
 	Relation	rel;
-	Oid			relid;
-	int64		id;
-	char	   *name;
-	char	   *table;
-	bool		always = PG_ARGISNULL(4) ? false : PG_GETARG_BOOL(4);
-	bool		expose_deletes = PG_ARGISNULL(5) ? false : PG_GETARG_BOOL(5);
+	Oid			relid = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
+	bool		always = bool_arg(fcinfo, 4);
 	List	   *columns = NIL;
 	List	   *scope = NIL;
+	char	   *name;
+	char	   *table;
 	char	   *shape;
-	Oid			types[7] = {TEXTOID, REGCLASSOID, NAMEARRAYOID, NAMEARRAYOID, BOOLOID, BOOLOID,
-	TIMESTAMPTZOID};
-	Datum		values[7];
-	char		nulls[8] = "       ";
+	int64		id;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("relation must not be null")));
-
-	/* ownership first: others must not be able to lock the table */
-	rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", PG_GETARG_OID(0))));
-	check_owner(rel);
-	check_kind(rel);
-	relation_close(rel, AccessShareLock);
-	rel = table_open(PG_GETARG_OID(0), ShareRowExclusiveLock);
-	check_owner(rel);
-	check_kind(rel);
+	rel = open_table(relid);
 	check_key(rel);
 	name = PG_ARGISNULL(1) ? pstrdup(RelationGetRelationName(rel)) :
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -312,6 +352,9 @@ poll_ext_track(PG_FUNCTION_ARGS)
 		scope = column_names(rel, PG_GETARG_ARRAYTYPE_P(3), "scope");
 		(void) poll_key_of_columns(rel, scope);
 	}
+	table = poll_catalog_table_name(rel);
+	shape = poll_shape(rel, columns);
+	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
 
 	/*
 	 * a full sync must not hand out what a crash would take back with the
@@ -323,24 +366,7 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	LockRelationOid(poll_catalog_feed(), ShareRowExclusiveLock);
 	SPI_connect();
 	check_free(name);
-	values[0] = CStringGetTextDatum(name);
-	values[1] = ObjectIdGetDatum(RelationGetRelid(rel));
-	values[2] = PG_GETARG_DATUM(2);
-	values[3] = PG_GETARG_DATUM(3);
-	values[4] = BoolGetDatum(always);
-	values[5] = BoolGetDatum(expose_deletes);
-	/* what was not captured has become visible before this */
-	values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
-	shape = poll_shape(rel, columns);
-	nulls[2] = PG_ARGISNULL(2) ? 'n' : ' ';
-	nulls[3] = PG_ARGISNULL(3) ? 'n' : ' ';
-	table = poll_catalog_table_name(rel);
-	relid = RelationGetRelid(rel);
-	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
-	id = DatumGetInt64(poll_run_as_owner("INSERT INTO poll.feed (name, relation, columns, scope,"
-										 " always, expose_deletes, tracked_at)"
-										 " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
-										 7, types, values, nulls));
+	id = insert_feed(fcinfo, name);
 	create_triggers(table, id, always);
 	poll_truncate_triggers_create(relid, id, always);
 	poll_shape_store(id, shape);
