@@ -40,7 +40,8 @@ COMMENT ON TABLE poll.change IS 'change log: chunks of (operation, key) by chann
 
 CREATE TABLE poll.epoch (
 	value bigint NOT NULL,
-	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	secret uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 COMMENT ON TABLE poll.epoch IS 'a random number that tells this change log from any other (not dumped)';
 INSERT INTO poll.epoch (value)
@@ -120,7 +121,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.untrack(text) IS
 'Stops tracking; the feed''s cursors are worthless from then on. Needs ownership of the table. Errors: PT404.';
 
-CREATE VIEW poll.feeds AS
+CREATE VIEW poll.feeds WITH (security_barrier) AS
 SELECT f.name AS feed,
 	   f.relation,
 	   (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
@@ -218,19 +219,19 @@ COMMENT ON FUNCTION poll.changed_keys(text, timestamptz, integer, jsonb) IS
 
 CREATE FUNCTION poll.has_changes(feeds text[], cursor text, scope jsonb DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'poll_ext_has_changes'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.has_changes(text[], text, jsonb) IS
 'Would a poll of the feeds with this cursor have anything to say? Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.has_changes(feeds text[], since timestamptz, scope jsonb DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'poll_ext_has_changes_since'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.has_changes(text[], timestamptz, jsonb) IS
 'Would a poll of the feeds since that time have anything to say? Errors: PT400, PT404, PT410.';
 
 CREATE FUNCTION poll.current_cursor(feeds text[], scope jsonb DEFAULT NULL) RETURNS text
 AS 'MODULE_PATHNAME', 'poll_ext_current_cursor'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.current_cursor(text[], jsonb) IS
 'The cursor that has seen everything so far. Errors: PT400, PT404.';
 
@@ -267,10 +268,10 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.ddl_rewrite() IS 'table_rewrite: resets feeds of tables whose rows are computed anew';
 
 CREATE EVENT TRIGGER poll_ddl_start ON ddl_command_start
-	WHEN TAG IN ('ALTER TABLE')
 	EXECUTE FUNCTION poll.ddl_start();
 CREATE EVENT TRIGGER poll_ddl_end ON ddl_command_end
-	WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
+	WHEN TAG IN ('ALTER FOREIGN TABLE', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'ALTER TRIGGER', 'ALTER TYPE',
+		'ALTER VIEW', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
 	EXECUTE FUNCTION poll.ddl_end();
 CREATE EVENT TRIGGER poll_ddl_drop ON sql_drop
 	EXECUTE FUNCTION poll.ddl_drop();

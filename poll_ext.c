@@ -5,6 +5,7 @@
  * A change, from the writer to the client:
  *		src/capture.c	the row trigger and its buffers
  *		src/ddl.c		TRUNCATE, partitions and DDL
+ *		src/shape.c		what a feed shows, to notice when that changes
  *		src/changelog.c	the change log, in chunks
  *		src/cursor.c	the cursor: which changes a client has seen
  *		src/tick.c		from a time to a cursor
@@ -37,6 +38,7 @@
 
 #include "capture.h"
 #include "catalog.h"
+#include "ddl.h"
 #include "guc.h"
 #include "reader.h"
 #include "shmem.h"
@@ -84,6 +86,7 @@ _PG_init(void)
 	poll_shmem_install();
 	poll_capture_install();
 	poll_tick_install();
+	poll_ddl_install();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);

@@ -47,6 +47,8 @@ CALL try('t',
 	'ALTER TABLE t ADD COLUMN g text GENERATED ALWAYS AS (v || ''!'') STORED',
 	'ALTER TABLE t DROP COLUMN d',
 	'ALTER TABLE t RENAME COLUMN w TO x',
+	'ALTER VIEW t RENAME COLUMN x TO y',
+	'ALTER TABLE t RENAME COLUMN y TO x',
 	'ALTER TABLE t ALTER x TYPE bigint',
 	'ALTER TABLE t ALTER x TYPE text USING x || ''?''',
 	'ALTER TABLE t DROP CONSTRAINT t_key, ADD PRIMARY KEY (id, v)',
@@ -92,9 +94,22 @@ CALL try('u',
 CALL try('u',
 	'ALTER TABLE u DROP v',
 	'ALTER TABLE u RENAME v TO v2',
+	'ALTER VIEW u RENAME v TO v2',
 	'ALTER TABLE u SET UNLOGGED');
 ALTER TABLE u DROP v;
 ALTER TABLE u SET UNLOGGED;
+
+-- its triggers keep their names and what they do
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION as_trigger(command text, of_feed text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format(command, (SELECT id FROM poll.feed WHERE name = of_feed));
+END $$;
+SELECT as_trigger('ALTER TRIGGER poll_capture_%s ON u RENAME TO x', 'u');
+SELECT as_trigger('CREATE OR REPLACE TRIGGER poll_capture_%s AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION nothing()', 'u');
+SELECT as_trigger('CREATE OR REPLACE TRIGGER poll_capture_%1$s AFTER INSERT OR UPDATE OR DELETE ON u FOR EACH ROW
+	WHEN (pg_trigger_depth() > 5) EXECUTE FUNCTION poll.capture(''%1$s'')', 'u');
+DROP FUNCTION nothing, as_trigger;
 
 -- a feed ends with either of its triggers
 CREATE FUNCTION drop_trigger(which text, tab regclass, of_feed text) RETURNS void LANGUAGE plpgsql AS $$
@@ -132,6 +147,44 @@ CALL try('painted',
 	'ALTER TYPE point2 ADD ATTRIBUTE z int',
 	'ALTER TYPE point2 RENAME ATTRIBUTE z TO zz');
 SELECT key, data FROM poll.changes('painted');
+
+-- also where the type is inside another one, or is the rows of a table
+CREATE DOMAIN mood AS color;
+CREATE TABLE other (a color[], b int);
+CREATE TABLE inside (id int PRIMARY KEY, moods mood[], others other[]);
+CREATE TABLE outside (id int PRIMARY KEY, moods text[]);
+SELECT poll.track('inside'), poll.track('outside');
+CALL try('inside',
+	'ALTER TYPE color RENAME VALUE ''blue'' TO ''navy''',
+	'ALTER TABLE other ADD COLUMN c int',
+	'ALTER TABLE other RENAME b TO bb',
+	'ALTER TABLE other ADD CHECK (bb > 0)');
+CALL try('outside', 'ALTER TYPE color RENAME VALUE ''navy'' TO ''blue''', 'ALTER TABLE other DROP COLUMN c');
+DROP TABLE inside, outside, other;
+DROP DOMAIN mood;
+
+-- a full sync goes on in the order of the key; another order is another one
+CREATE TABLE ordered (a int NOT NULL, b text COLLATE "C" NOT NULL);
+CREATE UNIQUE INDEX ordered_asc ON ordered (a);
+CREATE UNIQUE INDEX ordered_desc ON ordered (a DESC);
+CREATE UNIQUE INDEX ordered_b ON ordered (b);
+ALTER TABLE ordered REPLICA IDENTITY USING INDEX ordered_asc;
+SELECT poll.track('ordered');
+CALL try('ordered',
+	'ALTER TABLE ordered REPLICA IDENTITY USING INDEX ordered_desc',
+	'ALTER TABLE ordered REPLICA IDENTITY USING INDEX ordered_b',
+	'ALTER TABLE ordered ALTER b TYPE text COLLATE "POSIX"');
+DROP TABLE ordered;
+
+-- a scope column that the feed does not show
+CREATE TABLE hidden_scope (id int PRIMARY KEY, at timestamp);
+SET TimeZone = 'UTC';
+SELECT poll.track('hidden_scope', columns => '{id}', scope => '{at}');
+SELECT poll.current_cursor('{hidden_scope}', '{"at": "2026-01-01"}') AS c \gset
+ALTER TABLE hidden_scope ALTER at TYPE timestamptz;
+RESET TimeZone;
+SELECT poll.poll('{hidden_scope}', :'c', scope => '{"at": "2026-01-01"}');
+DROP TABLE hidden_scope;
 
 -- a table that is dropped takes its feeds along; another one of that name is another one
 SELECT poll.track('t', 'second'), poll.current_cursor('{t}') AS c \gset

@@ -189,6 +189,58 @@ SET ROLE regress_poll_anon;
 SELECT k FROM unnest(ARRAY[1, 2, 6]) k WHERE NOT EXISTS (SELECT FROM app.note WHERE id = k);
 RESET ROLE;
 
+-- nobody can disturb the feeds of others by objects that have their names, nor see them in poll.feeds
+SELECT id AS note_id FROM poll.feed WHERE name = 'note' \gset
+GRANT CREATE ON SCHEMA public TO regress_poll_anon;
+SET ROLE regress_poll_owner;
+SELECT poll.current_cursor('{note}') AS c_note \gset
+RESET ROLE;
+SET ROLE regress_poll_anon;
+CREATE TEMP TABLE mine (a int);
+CREATE TABLE public.mine2 (a int);
+SELECT format('CREATE TRIGGER poll_capture_%s AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', :note_id, t)
+  FROM unnest('{mine,public.mine2}'::text[]) t \gexec
+SELECT format('DROP TRIGGER poll_capture_%s ON mine', :note_id) \gexec
+DROP TABLE public.mine2;
+CREATE TYPE public.my_type AS (a int);
+ALTER TYPE public.my_type ADD ATTRIBUTE b int;
+DROP TYPE public.my_type;
+CREATE FUNCTION pg_temp.leak(text) RETURNS bool LANGUAGE plpgsql COST 0.0000001 AS
+	$$ BEGIN RAISE NOTICE 'leaked %', $1; RETURN true; END $$;
+RESET ROLE;
+REVOKE USAGE ON SCHEMA app FROM regress_poll_anon;
+SET ROLE regress_poll_anon;
+SELECT feed FROM poll.feeds WHERE pg_temp.leak(feed);
+DROP TABLE mine;
+DROP FUNCTION pg_temp.leak;
+RESET ROLE;
+GRANT USAGE ON SCHEMA app TO regress_poll_anon;
+REVOKE CREATE ON SCHEMA public FROM regress_poll_anon;
+SET ROLE regress_poll_owner;
+SELECT op FROM poll.changes('note', :'c_note');
+
+-- a partition may be another role's: its owner cannot end the feed, nor is he in the way
+CREATE TABLE app.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE app.part1 PARTITION OF app.parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE app.part2 PARTITION OF app.parted FOR VALUES FROM (10) TO (20);
+SELECT poll.track('app.parted');
+RESET ROLE;
+GRANT CREATE ON SCHEMA app TO regress_poll_reader;
+ALTER TABLE app.part1 OWNER TO regress_poll_reader;
+ALTER TABLE app.part2 OWNER TO regress_poll_reader;
+SELECT id AS parted_id FROM poll.feed WHERE name = 'parted' \gset
+SET ROLE regress_poll_reader;
+SELECT format('DROP TRIGGER poll_truncate_%s ON app.part1', :'parted_id') \gexec
+RESET ROLE;
+SET ROLE regress_poll_owner;
+SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'poll_truncate_' || :'parted_id' ORDER BY 1;
+ALTER TABLE app.parted DETACH PARTITION app.part2;
+SELECT poll.untrack('parted');
+SELECT tgrelid::regclass FROM pg_trigger WHERE tgname LIKE 'poll\_%\_' || :'parted_id' ORDER BY 1;
+RESET ROLE;
+DROP TABLE app.part2;
+REVOKE CREATE ON SCHEMA app FROM regress_poll_reader;
+
 -- a SECURITY DEFINER function polls as its owner
 SET ROLE regress_poll_owner;
 CREATE FUNCTION app.poll_notes(cursor text) RETURNS TABLE (op text, key json) LANGUAGE sql STABLE SECURITY DEFINER

@@ -134,5 +134,47 @@ RESET DateStyle;
 SELECT op, key FROM poll.changes('at', :'c', scope => '{"at": "2026-01-01 13:00+01"}');
 SELECT count(*) FROM poll.changes('odd', scope => '{"odd \"name\"": "it''s"}');
 
-DROP TABLE message, priced;
+-- values are taken as the column would: padded, rounded
+CREATE TABLE padded (id int PRIMARY KEY, c char(5), n numeric(10, 2));
+INSERT INTO padded VALUES (1, 'a', 7);
+SELECT poll.track('padded', scope => '{c,n}');
+SELECT op, key FROM poll.changes('padded', scope => '{"c": "a", "n": 7}');
+SELECT poll.current_cursor('{padded}', '{"c": "a", "n": "7.0"}') AS c \gset
+UPDATE padded SET id = 2;
+SELECT op, key FROM poll.changes('padded', :'c', scope => '{"c": "a", "n": 7.00}');
+
+-- names of other things cannot be values
+CREATE TABLE named (id int PRIMARY KEY, tab regclass);
+SELECT poll.track('named', scope => '{tab}');
+
+-- the channel of a scope cannot be found out: not a hash that a client could steer
+SELECT count(*) AS guessed
+  FROM poll.change c, poll.feed f
+ WHERE c.channel = hashtextextended(E'\x01\x010', f.id) | (1::bigint << 63);
+
+-- a policy that polls another scope while a scope is read
+CREATE TABLE nested (id int PRIMARY KEY, room int);
+INSERT INTO nested SELECT g, CASE WHEN g % 2 = 0 THEN 1 END FROM generate_series(1, 20) g;
+SELECT poll.track('nested', scope => '{room}');
+CREATE FUNCTION poll_within(int) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('nested.deep', true) = '1' THEN
+		RETURN true;
+	END IF;
+	PERFORM set_config('nested.deep', '1', true), poll.poll('{nested}', NULL, 2, '{"room": null}'),
+			set_config('nested.deep', '0', true);
+	RETURN true;
+END $$;
+ALTER TABLE nested ENABLE ROW LEVEL SECURITY;
+CREATE POLICY within ON nested USING (poll_within(id));
+CREATE ROLE regress_poll_scope;
+GRANT SELECT ON nested TO regress_poll_scope;
+SET ROLE regress_poll_scope;
+SELECT count(*) FROM poll.changes('nested', NULL, 10, '{"room": 1}');
+SELECT count(*) FROM poll.changes('nested', NULL, 5, '{"room": null}');
+RESET ROLE;
+
+DROP TABLE message, priced, padded, named, nested;
+DROP FUNCTION poll_within;
+DROP ROLE regress_poll_scope;
 DROP FUNCTION pages;

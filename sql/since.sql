@@ -70,6 +70,7 @@ SELECT poll.track('other');
 SELECT poll.poll('{t,other}', since => :'tracked');
 
 -- lift: a cursor of a silent feed moves on at the ten-minute mark, and all to the same
+INSERT INTO other VALUES (0);
 SELECT poll.current_cursor('{other}') AS c \gset
 SELECT next_xid AS x FROM poll.cursor_info(:'c') \gset
 INSERT INTO t VALUES (5), (6);

@@ -94,5 +94,18 @@ TRUNCATE t, child RESTART IDENTITY;
 SELECT op FROM poll.changes('t', :'c');
 SELECT op FROM poll.changes('child', :'child');
 
+-- a trigger that puts rows in at once: they are logged before the TRUNCATE, so clients start again
+CREATE FUNCTION refill() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO t VALUES (1, 'default', 0);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER a_refill AFTER TRUNCATE ON t EXECUTE FUNCTION refill();
+SELECT poll.current_cursor('{t}') AS c \gset
+TRUNCATE t CASCADE;
+SELECT op FROM poll.changes('t', :'c');
+SELECT op, data->>'v' AS v FROM poll.changes('t');
+
 DROP FUNCTION pages;
 DROP TABLE t, child;
+DROP FUNCTION refill;

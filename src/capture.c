@@ -84,6 +84,8 @@ typedef struct PollTrigger
 	MemoryContext context;		/* holds what follows */
 	PollKey    *key;
 	PollKey    *scope;			/* NULL = none */
+	StringInfoData last_scope;	/* the last row's */
+	int64		last_channel;	/* and its channel; 0 = none */
 	int			nwatched;		/* an UPDATE of none of these is no change */
 	AttrNumber *watched;
 } PollTrigger;
@@ -321,22 +323,13 @@ set_not_empty(int64 feed)
 	ListCell   *lc;
 
 	foreach(lc, empty_feeds)
+	{
 		if (*(int64 *) lfirst(lc) == feed)
-		empty_feeds = foreach_delete_current(empty_feeds, lc);
+			empty_feeds = foreach_delete_current(empty_feeds, lc);
+	}
 }
 
 /* ---- transaction callbacks ---- */
-
-static void
-write_all(void)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &buffer_list)
-		buffer_write(dlist_container(PollBuffer, node, iter.cur));
-	write_through = true;
-	note_async();
-}
 
 static void
 forget_all(bool failed)
@@ -358,6 +351,23 @@ forget_all(bool failed)
 	else
 		while (!dlist_is_empty(&buffer_list))
 			buffer_drop(dlist_tail_element(PollBuffer, node, &buffer_list));
+}
+
+static void
+write_all(void)
+{
+	dlist_iter	iter;
+
+	/* this transaction may have dropped the extension */
+	if ((wrote || !dlist_is_empty(&buffer_list)) && !poll_catalog_exists())
+	{
+		forget_all(false);
+		return;
+	}
+	dlist_foreach(iter, &buffer_list)
+		buffer_write(dlist_container(PollBuffer, node, iter.cur));
+	write_through = true;
+	note_async();
 }
 
 static void
@@ -570,6 +580,8 @@ trigger_build(PollTrigger *entry, Trigger *trigger, Relation rel)
 	poll_catalog_lists(feed.id, &columns, &scope);
 	watch_columns(entry, rel, columns);
 	entry->scope = scope == NIL ? NULL : poll_key_of_columns(rel, scope);
+	initStringInfo(&entry->last_scope);
+	entry->last_channel = 0;
 	entry->root = feed.relid;
 	root = table_open(feed.relid, AccessShareLock);
 	entry->key = poll_key_build(root);
@@ -681,6 +693,23 @@ keys_equal(const PollKey *key, TriggerData *trigdata)
 	return true;
 }
 
+/* The channel of the scope in key_text; many rows in a row may have the same. */
+static int64
+scope_channel(PollTrigger *trigger)
+{
+	StringInfo	last = &trigger->last_scope;
+
+	if (trigger->last_channel == 0 || last->len != key_text.len ||
+		memcmp(last->data, key_text.data, last->len) != 0)
+	{
+		trigger->last_channel = 0;
+		reset_string(last);
+		appendBinaryStringInfo(last, key_text.data, key_text.len);
+		trigger->last_channel = poll_scope_channel(trigger->channel, last->data, last->len);
+	}
+	return trigger->last_channel;
+}
+
 static void
 log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
 {
@@ -692,7 +721,7 @@ log_change(PollTrigger *trigger, PollOp op, TupleTableSlot *slot)
 	if (trigger->scope != NULL)
 	{
 		poll_scope_append(&key_text, trigger->scope, slot);
-		channel = poll_scope_channel(channel, key_text.data, key_text.len);
+		channel = scope_channel(trigger);
 		resetStringInfo(&key_text);
 	}
 	poll_key_append(&key_text, trigger->key, slot);

@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "catalog.h"
 #include "error.h"
@@ -55,6 +56,7 @@
 #define ANUM_FEED_TRACKED	8
 #define ANUM_EPOCH_VALUE	1
 #define ANUM_EPOCH_CREATED	2
+#define ANUM_EPOCH_SECRET	3
 
 /* The oids of our relations; all or none. */
 typedef struct PollRelations
@@ -68,6 +70,8 @@ typedef struct PollRelations
 	Oid			tick_index;
 	uint64		epoch_value;	/* without the timeline */
 	TimestampTz created_at;		/* the epoch, that is, the log */
+	pg_uuid_t	secret;			/* for the channels of scopes */
+	Oid			shape;
 } PollRelations;
 
 typedef struct PollRegistryFeed
@@ -127,6 +131,8 @@ read_epoch(PollRelations *result)
 	parts[0] = DatumGetInt64(heap_getattr(tuple, ANUM_EPOCH_VALUE, RelationGetDescr(rel), &isnull));
 	parts[1] = MyDatabaseId;
 	parts[2] = GetSystemIdentifier();
+	result->secret = *DatumGetUUIDP(heap_getattr(tuple, ANUM_EPOCH_SECRET, RelationGetDescr(rel),
+												 &isnull));
 	result->created_at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_EPOCH_CREATED,
 														  RelationGetDescr(rel), &isnull));
 	systable_endscan(scan);
@@ -149,12 +155,20 @@ get_relations(void)
 		new.epoch = find_relation(nspid, "epoch");
 		new.tick = find_relation(nspid, "tick");
 		new.tick_index = find_relation(nspid, "tick_idx");
+		new.shape = find_relation(nspid, "shape");
 		read_epoch(&new);
 		/* what has changed meanwhile is for the next use */
 		new.valid = (before == invalidations);
 		relations = new;
 	}
 	return &relations;
+}
+
+bool
+poll_catalog_exists(void)
+{
+	return relations.valid ||
+		OidIsValid(get_relname_relid("change", get_namespace_oid(POLL_SCHEMA, true)));
 }
 
 Oid
@@ -185,6 +199,18 @@ Oid
 poll_catalog_tick_index(void)
 {
 	return get_relations()->tick_index;
+}
+
+Oid
+poll_catalog_shape(void)
+{
+	return get_relations()->shape;
+}
+
+const pg_uuid_t *
+poll_catalog_secret(void)
+{
+	return &get_relations()->secret;
 }
 
 TimestampTz
@@ -405,10 +431,23 @@ poll_catalog_feeds_of(Oid relid)
 }
 
 char *
-poll_catalog_table_name(Relation rel)
+poll_catalog_table_name(Oid relid)
 {
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
+Oid
+poll_catalog_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
 }
 
 /* Statement trigger on poll.feed: all backends read the registry again. */

@@ -9,6 +9,7 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/relcache.h"
+#include "utils/uuid.h"
 
 #define POLL_SCHEMA		"poll"
 
@@ -26,12 +27,16 @@ typedef struct PollFeed
 	TimestampTz tracked_at;
 } PollFeed;
 
-/* Errors if the extension is not there. */
+/* Is the extension there? */
+extern bool poll_catalog_exists(void);
+
+/* Errors if it is not. */
 extern Oid	poll_catalog_change(void);
 extern Oid	poll_catalog_change_index(void);
 extern Oid	poll_catalog_feed(void);
 extern Oid	poll_catalog_tick(void);
 extern Oid	poll_catalog_tick_index(void);
+extern Oid	poll_catalog_shape(void);
 
 /*
  * Copies the feed with that name or id as the last commit left it; false if
@@ -62,8 +67,13 @@ extern uint64 poll_catalog_epoch(void);
 /* The time that this log begins at. */
 extern TimestampTz poll_catalog_created_at(void);
 
+/* A random number that nobody but superusers can know. */
+extern const pg_uuid_t *poll_catalog_secret(void);
+
 /* schema.table, quoted; palloc'd. */
-extern char *poll_catalog_table_name(Relation rel);
+extern char *poll_catalog_table_name(Oid relid);
+
+extern Oid	poll_catalog_owner(Oid relid);
 
 /* Called by the relcache callback; true if the registry itself is stale. */
 extern bool poll_catalog_invalidate(Oid relid);

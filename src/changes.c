@@ -190,10 +190,10 @@ meet_barrier(PollScan *scan, const PollLogScan *at)
 	if (at->op == POLL_OP_RESET || is_out_of_order(scan, at))
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),
-				 errmsg("the cursor has expired"),
-				 errdetail("The table of feed \"%s\" was altered.",
+				 errmsg("the cursor or time has expired"),
+				 errdetail("Rows of feed \"%s\" may have changed without being written: by ALTER, TRUNCATE, a partition, a type, or disabled triggers.",
 						   NameStr(scan->set->members[at->feed].feed.name)),
-				 errhint("Poll without a cursor for a full sync.")));
+				 errhint("Poll without a cursor or time for a full sync.")));
 	forget_changes(scan, at->feed);
 }
 

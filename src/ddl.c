@@ -10,12 +10,6 @@
  * are in the feed's own channel, which every poll of the feed reads, whatever
  * its scope.
  *
- * Shape.  Which of the many commands change what a feed shows is not told by
- * their syntax: poll.shape has a text with the columns and the key of each
- * feed, and at the end of a command that touched a tracked table the text is
- * made again and compared.  In a restore the text comes with the dump, before
- * or after the keys that it tells of.
- *
  * Truncate.  Polls deliver transactions in the order of their xids, and one
  * with a lower xid may well have written after the TRUNCATE: its rows would be
  * delivered first, and the client would throw them away.  Every such
@@ -27,8 +21,16 @@
  * to its partitions, statement triggers are not: they are created here, one
  * for each partition, now and when partitions come (CREATE TABLE, ATTACH).
  *
- * Event triggers run as whoever runs the command; only the registry's tables
- * are written as their owner.
+ * Drops.  When sql_drop comes, nothing tells any more what a dropped table was a
+ * partition of, and names may be anybody's; so a hook notes it before.
+ *
+ * Types.  A value of an enum that gets another name, or an attribute of a
+ * composite, changes rows that nobody writes.  The tables that have the type
+ * somewhere in a column's are locked first, so that those who have written the
+ * old name are done.
+ *
+ * Event triggers run as whoever runs the command; the registry's tables are
+ * written as their owner, and a partition's triggers as its owner.
  */
 #include "postgres.h"
 
@@ -39,6 +41,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -49,10 +52,13 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -60,6 +66,7 @@
 #include "catalog.h"
 #include "ddl.h"
 #include "key.h"
+#include "shape.h"
 #include "snapshot.h"
 #include "track.h"
 #include "varint.h"
@@ -70,79 +77,25 @@
 /* Is it we who run a command now? */
 static bool own_command = false;
 
+/* The feeds that this command takes partitions from, PollFeed *. */
+static List *losing_feeds = NIL;
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
 PG_FUNCTION_INFO_V1(poll_ext_capture_truncate);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_start);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_end);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_drop);
 PG_FUNCTION_INFO_V1(poll_ext_ddl_rewrite);
 
-/* ---- shape ---- */
-
-static void
-append_shape(StringInfo buf, Relation rel, AttrNumber attnum)
+/* Of the result of poll_run(). */
+static Datum
+column(int row, int n)
 {
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, n, &isnull);
 
-	appendStringInfo(buf, "%s%s %s", buf->len > 0 ? ", " : "",
-					 quote_identifier(NameStr(att->attname)),
-					 format_type_be_qualified(att->atttypid));
-}
-
-char *
-poll_shape(Relation rel, List *columns)
-{
-	StringInfoData shape;
-	StringInfoData key;
-	ListCell   *lc;
-
-	initStringInfo(&shape);
-	foreach(lc, columns)
-		append_shape(&shape, rel, poll_key_attnum(rel, lfirst(lc)));
-	for (int i = 0; columns == NIL && i < RelationGetNumberOfAttributes(rel); i++)
-		if (!TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
-			append_shape(&shape, rel, i + 1);
-
-	initStringInfo(&key);
-	if (OidIsValid(poll_key_index(rel)))
-	{
-		PollKey    *columns_of_key = poll_key_build(rel);
-
-		for (int i = 0; i < columns_of_key->ncolumns; i++)
-			append_shape(&key, rel, columns_of_key->columns[i].attnum);
-	}
-	return psprintf("%s; key %s", shape.data, key.data);
-}
-
-void
-poll_shape_store(int64 feed, const char *shape)
-{
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2] = {Int64GetDatum(feed), CStringGetTextDatum(shape)};
-
-	poll_run_as_owner("INSERT INTO poll.shape (feed, shape) VALUES ($1, $2)",
-					  2, types, values, NULL);
-}
-
-static bool
-shape_is(int64 feed, const char *shape)
-{
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2] = {Int64GetDatum(feed), CStringGetTextDatum(shape)};
-
-	poll_run_as_owner("SELECT 1 FROM poll.shape WHERE feed OPERATOR(pg_catalog.=) $1"
-					  " AND shape OPERATOR(pg_catalog.=) $2", 2, types, values, NULL);
-	return SPI_processed > 0;
-}
-
-/* Not while a restore has yet to load it. */
-static void
-shape_update(int64 feed, const char *shape)
-{
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2] = {Int64GetDatum(feed), CStringGetTextDatum(shape)};
-
-	poll_run_as_owner("UPDATE poll.shape SET shape = $2 WHERE feed OPERATOR(pg_catalog.=) $1",
-					  2, types, values, NULL);
+	return isnull ? (Datum) 0 : value;
 }
 
 /* ---- barriers ---- */
@@ -188,6 +141,39 @@ reset_feeds(List *feeds)
 		reset_feed(lfirst(lc));
 }
 
+static List *
+table_and_partitions(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
+		find_all_inheritors(relid, AccessShareLock, NULL) : list_make1_oid(relid);
+}
+
+static bool
+is_empty(Oid relid)
+{
+	bool		empty = true;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ListCell   *lc;
+
+	foreach(lc, table_and_partitions(relid))
+	{
+		Relation	rel = relation_open(lfirst_oid(lc), AccessShareLock);
+
+		if (empty && rel->rd_rel->relkind == RELKIND_RELATION)
+		{
+			TupleTableSlot *slot = table_slot_create(rel, NULL);
+			TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+
+			empty = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
+			table_endscan(scan);
+			ExecDropSingleTupleTableSlot(slot);
+		}
+		relation_close(rel, NoLock);
+	}
+	UnregisterSnapshot(snapshot);
+	return empty;
+}
+
 static void
 append_distance(StringInfo buf, uint64 distance)
 {
@@ -196,7 +182,11 @@ append_distance(StringInfo buf, uint64 distance)
 	appendBinaryStringInfo(buf, varint, poll_varint_put(varint, distance) - varint);
 }
 
-/* The entry lists the transactions that were open when the table was locked. */
+/*
+ * The entry lists the transactions that were open when the table was locked.
+ * If there are rows, they come from a trigger that has fired before ours, and
+ * are logged already.
+ */
 static void
 truncate_feed(const PollFeed *feed)
 {
@@ -205,6 +195,11 @@ truncate_feed(const PollFeed *feed)
 	StringInfoData open;
 	int			listed;
 
+	if (!is_empty(feed->relid))
+	{
+		reset_feed(feed);
+		return;
+	}
 	initStringInfo(&open);
 	poll_snapshot_view(GetLatestSnapshot(), &view);
 	for (listed = 0; listed < view.nopen && view.open[listed] < own; listed++)
@@ -245,46 +240,49 @@ poll_ext_capture_truncate(PG_FUNCTION_ARGS)
 
 /* ---- the triggers for that ---- */
 
-/* Runs a command that the event triggers need not look at. */
+/*
+ * Runs a command that is about a trigger of that table, and that the event
+ * triggers need not look at.  As the table's owner: a partition may be another
+ * role's, as the server clones row triggers to those, too.
+ */
 static void
-run_own(const char *sql)
+run_own(Oid relid, const char *sql)
 {
+	Oid			userid;
+	int			context;
+
+	GetUserIdAndSecContext(&userid, &context);
 	own_command = true;
 	PG_TRY();
 	{
+		SetUserIdAndSecContext(poll_catalog_owner(relid), context | SECURITY_LOCAL_USERID_CHANGE);
 		poll_run(sql, 0, NULL, NULL, NULL);
 	}
 	PG_FINALLY();
 	{
 		own_command = false;
+		SetUserIdAndSecContext(userid, context);
 	}
 	PG_END_TRY();
 }
 
-static List *
-table_and_partitions(Oid relid)
-{
-	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
-		find_all_inheritors(relid, AccessShareLock, NULL) : list_make1_oid(relid);
-}
-
-static char *
-qualified_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
-}
-
-/* Foreign tables cannot be partitions of one with a key, and need no check. */
+/*
+ * A table, or a partition of root.  Foreign tables cannot be partitions of one
+ * with a key, and need no check.
+ */
 static void
-check_logged(Oid relid)
+check_logged(Oid relid, Oid root)
 {
-	if (get_rel_persistence(relid) != RELPERSISTENCE_PERMANENT)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is tracked and must stay logged", get_rel_name(relid)),
-				 errdetail("A crash would empty it without a trace in the change log."),
-				 errhint("Stop tracking with poll.untrack() first.")));
+	if (get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 relid == root ?
+			 errmsg("table \"%s\" is tracked and must be logged", get_rel_name(relid)) :
+			 errmsg("table \"%s\" is a partition of one that is tracked and must be logged",
+					get_rel_name(relid)),
+			 errdetail("A crash would empty it without a trace in the change log."),
+			 errhint("Create it without UNLOGGED, or stop tracking with poll.untrack().")));
 }
 
 void
@@ -295,14 +293,15 @@ poll_truncate_triggers_create(Oid relid, int64 feed, bool always)
 
 	foreach(lc, table_and_partitions(relid))
 	{
-		char	   *table = qualified_name(lfirst_oid(lc));
+		Oid			part = lfirst_oid(lc);
+		char	   *table = poll_catalog_table_name(part);
 
-		check_logged(lfirst_oid(lc));
-		run_own(psprintf("CREATE OR REPLACE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
-						 " EXECUTE FUNCTION poll.capture_truncate('" INT64_FORMAT "')",
-						 name, table, feed));
+		check_logged(part, relid);
+		run_own(part, psprintf("CREATE OR REPLACE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT"
+							   " EXECUTE FUNCTION poll.capture_truncate('" INT64_FORMAT "')",
+							   name, table, feed));
 		if (always)
-			run_own(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name));
+			run_own(part, psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name));
 	}
 }
 
@@ -313,8 +312,12 @@ poll_truncate_triggers_drop(Oid relid, int64 feed)
 	ListCell   *lc;
 
 	foreach(lc, table_and_partitions(relid))
-		if (OidIsValid(get_trigger_oid(lfirst_oid(lc), name, true)))
-		run_own(psprintf("DROP TRIGGER %s ON %s", name, qualified_name(lfirst_oid(lc))));
+	{
+		Oid			part = lfirst_oid(lc);
+
+		if (OidIsValid(get_trigger_oid(part, name, true)))
+			run_own(part, psprintf("DROP TRIGGER %s ON %s", name, poll_catalog_table_name(part)));
+	}
 }
 
 /* ---- the end of a command ---- */
@@ -325,7 +328,9 @@ check_columns(const PollFeed *feed, List *names, const char *what)
 	ListCell   *lc;
 
 	foreach(lc, names)
-		if (get_attnum(feed->relid, lfirst(lc)) == InvalidAttrNumber)
+	{
+		if (get_attnum(feed->relid, lfirst(lc)) != InvalidAttrNumber)
+			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("column \"%s\" of table \"%s\" is needed by feed \"%s\"",
@@ -333,6 +338,7 @@ check_columns(const PollFeed *feed, List *names, const char *what)
 				 errdetail("It is one of the feed's %s.", what),
 				 errhint("SELECT poll.untrack('%s') first, and track the table again afterwards.",
 						 NameStr(feed->name))));
+	}
 }
 
 /* Is the feed still possible, and does it still show the same? */
@@ -344,7 +350,7 @@ check_feed(const PollFeed *feed)
 	List	   *scope;
 	char	   *shape = NULL;
 
-	check_logged(feed->relid);
+	check_logged(feed->relid, feed->relid);
 	poll_catalog_lists(feed->id, &columns, &scope);
 	check_columns(feed, columns, "columns");
 	check_columns(feed, scope, "scope columns");
@@ -352,12 +358,10 @@ check_feed(const PollFeed *feed)
 		(void) poll_key_of_columns(rel, scope);
 	/* without a key nothing is written, and nothing read, until there is one */
 	if (OidIsValid(poll_key_index(rel)))
-		shape = poll_shape(rel, columns);
+		shape = poll_shape(rel, columns, scope);
 	table_close(rel, NoLock);
-	if (shape == NULL || shape_is(feed->id, shape))
-		return;
-	shape_update(feed->id, shape);
-	reset_feed(feed);
+	if (shape != NULL && poll_shape_changed(feed->id, shape))
+		reset_feed(feed);
 }
 
 /* Partitions that have come must have their triggers. */
@@ -383,35 +387,48 @@ check_table(Oid relid)
 		if (feed->relid == relid)
 			check_feed(feed);
 		else
-			check_logged(relid);
+			check_logged(relid, feed->relid);
 	}
 }
 
 /*
- * A type was altered: its values may look different now.  Which tables have it
- * somewhere in a column's type is not looked for.
+ * The values of a type look different now: of an enum or a composite, or of the
+ * rows of a table.  Feeds of tables with a column of it, or of an array, a
+ * domain, a range or a composite of it, start again.
  */
 static void
-reset_own_types(void)
+reset_feeds_with_type(Oid type)
 {
+	Oid			types[1] = {OIDOID};
+	Datum		values[1] = {ObjectIdGetDatum(type)};
+	List	   *relids = NIL;
+	List	   *feeds = NIL;
 	ListCell   *lc;
 
-	foreach(lc, poll_catalog_feeds_of(InvalidOid))
+	if (!OidIsValid(type) || poll_catalog_feeds_of(InvalidOid) == NIL)
+		return;
+	poll_run("WITH RECURSIVE t(oid) AS ("
+			 " SELECT $1 UNION"
+			 " SELECT coalesce(c.reltype, d.objid)"
+			 " FROM t JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) t.oid"
+			 " AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass"
+			 " LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.objid"
+			 " AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
+			 " WHERE c.oid IS NOT NULL"
+			 " OR d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass)"
+			 " SELECT c.oid FROM t JOIN pg_catalog.pg_class c ON c.reltype OPERATOR(pg_catalog.=) t.oid"
+			 " WHERE t.oid OPERATOR(pg_catalog.<>) $1", 1, types, values, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		relids = lappend_oid(relids, DatumGetObjectId(column(i, 1)));
+	foreach(lc, relids)
 	{
-		PollFeed	feed;
-		Relation	rel = poll_catalog_find_id(*(int64 *) lfirst(lc), &feed) ?
-		try_relation_open(feed.relid, AccessShareLock) : NULL;
-		bool		own_types = false;
+		List	   *of_table = feeds_of(lfirst_oid(lc));
 
-		if (rel == NULL)
-			continue;
-		for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
-			own_types = own_types ||
-				TupleDescAttr(RelationGetDescr(rel), i)->atttypid >= FirstNormalObjectId;
-		relation_close(rel, AccessShareLock);
-		if (own_types)
-			reset_feed(&feed);
+		if (of_table != NIL)
+			LockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
+		feeds = list_concat(feeds, of_table);
 	}
+	reset_feeds(feeds);
 }
 
 /*
@@ -426,32 +443,6 @@ check_new_table(Oid relid)
 
 	foreach(lc, feeds_of(relid))
 		check_partition(lfirst(lc), relid);
-}
-
-static bool
-is_empty(Oid relid)
-{
-	bool		empty = true;
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ListCell   *lc;
-
-	foreach(lc, table_and_partitions(relid))
-	{
-		Relation	rel = relation_open(lfirst_oid(lc), AccessShareLock);
-
-		if (empty && rel->rd_rel->relkind == RELKIND_RELATION)
-		{
-			TupleTableSlot *slot = table_slot_create(rel, NULL);
-			TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-
-			empty = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
-			table_endscan(scan);
-			ExecDropSingleTupleTableSlot(slot);
-		}
-		relation_close(rel, NoLock);
-	}
-	UnregisterSnapshot(snapshot);
-	return empty;
 }
 
 /* A partition has come or gone, with rows or without. */
@@ -491,17 +482,32 @@ trigger_feed(const char *name)
 	return strtoi64(strrchr(name, '_') + 1, NULL, 10);
 }
 
-/* The feed that one of our triggers belongs to starts again. */
-static void
-reset_feed_of_trigger(Oid relid, const char *name)
+/* The feed that a trigger of the table belongs to, or NULL. */
+static PollFeed *
+feed_of_trigger(Oid relid, const char *name)
 {
 	ListCell   *lc;
 
 	if (!is_our_trigger(name))
-		return;
+		return NULL;
 	foreach(lc, feeds_of(relid))
-		if (((PollFeed *) lfirst(lc))->id == trigger_feed(name))
-		reset_feed(lfirst(lc));
+	{
+		PollFeed   *feed = lfirst(lc);
+
+		if (feed->id == trigger_feed(name))
+			return feed;
+	}
+	return NULL;
+}
+
+/* It starts again. */
+static void
+reset_feed_of_trigger(Oid relid, const char *name)
+{
+	PollFeed   *feed = feed_of_trigger(relid, name);
+
+	if (feed != NULL)
+		reset_feed(feed);
 }
 
 /*
@@ -523,8 +529,8 @@ enable_always(Oid relid)
 
 		for (int i = 0; i < 2; i++)
 			if (feed->always && OidIsValid(get_trigger_oid(relid, names[i], true)))
-				run_own(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
-								 qualified_name(relid), names[i]));
+				run_own(relid, psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+										poll_catalog_table_name(relid), names[i]));
 	}
 }
 
@@ -563,10 +569,10 @@ check_command(Oid relid, const CollectedCommand *command)
 	ListCell   *lc;
 
 	check_table(relid);
-	if (get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
-		reset_own_types();
 	if (command->type == SCT_Simple && IsA(command->parsetree, CreateStmt))
 		check_new_table(relid);
+	else
+		reset_feeds_with_type(get_rel_type_id(relid));
 	if (command->type != SCT_AlterTable)
 		return;
 	foreach(lc, command->d.alterTable.subcmds)
@@ -578,11 +584,34 @@ check_command(Oid relid, const CollectedCommand *command)
 	}
 }
 
-/* A trigger that track() did not create: a restored database's. */
+/* Is it one that captures everything? */
+static bool
+is_whole_trigger(Relation pg_trigger, HeapTuple tuple)
+{
+	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+	bool		truncates = strncmp(NameStr(form->tgname), POLL_TRUNCATE_TRIGGER,
+									strlen(POLL_TRUNCATE_TRIGGER)) == 0;
+	char	   *function = get_func_name(form->tgfoid);
+
+	return function != NULL &&
+		strcmp(function, truncates ? "capture_truncate" : "capture") == 0 &&
+		get_func_namespace(form->tgfoid) == get_namespace_oid(POLL_SCHEMA, true) &&
+		form->tgtype == (truncates ? TRIGGER_TYPE_TRUNCATE :
+						 TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE) &&
+		form->tgattr.dim1 == 0 &&
+		heap_attisnull(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(pg_trigger));
+}
+
+/*
+ * A trigger that track() did not create: a restored database's, or one that
+ * replaces ours, or ours under another name.
+ */
 static void
-check_new_trigger(Oid tgoid)
+check_trigger(Oid tgoid, const CollectedCommand *command)
 {
 	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+	const char *old_name = command->type == SCT_Simple && IsA(command->parsetree, RenameStmt) ?
+	((RenameStmt *) command->parsetree)->subname : NULL;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -593,8 +622,16 @@ check_new_trigger(Oid tgoid)
 	if (HeapTupleIsValid(tuple))
 	{
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		PollFeed   *feed = feed_of_trigger(form->tgrelid, old_name ? old_name : NameStr(form->tgname));
 
-		reset_feed_of_trigger(form->tgrelid, NameStr(form->tgname));
+		if (feed != NULL && (old_name != NULL || !is_whole_trigger(pg_trigger, tuple)))
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("feed \"%s\" needs its triggers on table \"%s\" as they are",
+							NameStr(feed->name), get_rel_name(form->tgrelid)),
+					 errhint("SELECT poll.untrack('%s').", NameStr(feed->name))));
+		if (feed != NULL)
+			reset_feed(feed);
 	}
 	systable_endscan(scan);
 	table_close(pg_trigger, AccessShareLock);
@@ -617,18 +654,10 @@ check_called(FunctionCallInfo fcinfo)
 						get_func_name(fcinfo->flinfo->fn_oid))));
 }
 
-static Datum
-column(int row, int n)
-{
-	bool		isnull;
-	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, n, &isnull);
-
-	return isnull ? (Datum) 0 : value;
-}
-
 /*
  * ddl_command_start: DETACH CONCURRENTLY takes the rows away with the first of
- * its transactions, which ends within the command.
+ * its transactions, which ends within the command.  For all other commands it
+ * sees to it that the library, and with it our hook, is loaded.
  */
 Datum
 poll_ext_ddl_start(PG_FUNCTION_ARGS)
@@ -686,9 +715,9 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 		if (classes[i] == RelationRelationId)
 			check_command(objects[i], commands[i]);
 		else if (classes[i] == TriggerRelationId)
-			check_new_trigger(objects[i]);
+			check_trigger(objects[i], commands[i]);
 		else if (classes[i] == TypeRelationId && is_enum_rename(commands[i]))
-			reset_own_types();
+			reset_feeds_with_type(objects[i]);
 	}
 	SPI_finish();
 	PG_RETURN_NULL();
@@ -696,29 +725,72 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 
 /* ---- the end of a command that drops ---- */
 
+/* Each once: there may be very many partitions. */
+static List *
+add_feed(List *feeds, PollFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feeds)
+		if (((PollFeed *) lfirst(lc))->id == feed->id)
+		return feeds;
+	return lappend(feeds, feed);
+}
+
+/* A table is about to be dropped: notes the feeds that it is a partition of. */
+static void
+object_access(ObjectAccessType access, Oid classid, Oid relid, int subid, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classid, relid, subid, arg);
+	if (access == OAT_DROP && classid == RelationRelationId && subid == 0 &&
+		get_rel_relispartition(relid) && poll_catalog_exists())
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+		ListCell   *lc;
+
+		foreach(lc, feeds_of(relid))
+			losing_feeds = add_feed(losing_feeds, lfirst(lc));
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+forget_losing_feeds(XactEvent event, void *arg)
+{
+	losing_feeds = NIL;
+}
+
+void
+poll_ddl_install(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+	RegisterXactCallback(forget_losing_feeds, NULL);
+}
+
 /*
- * One of our triggers is gone: with a partition, or by itself?  Then the feed
- * goes, too.  It is not refused, since pg_restore --clean drops triggers first.
+ * One of our triggers is gone, and not with its table.  Then the feed goes, too;
+ * that is not refused, since pg_restore --clean drops triggers first.  But a
+ * partition, which may be another role's, gets it again.
  */
 static void
 check_dropped_trigger(const char *nspname, const char *relname, const char *name)
 {
 	Oid			relid = get_relname_relid(relname, get_namespace_oid(nspname, true));
-	PollFeed	feed;
+	PollFeed   *feed = OidIsValid(relid) ? feed_of_trigger(relid, name) : NULL;
 
-	if (!poll_catalog_find_id(trigger_feed(name), &feed))
+	if (feed == NULL)
 		return;
-	if (!OidIsValid(relid))
-		reset_feed(&feed);
-	else if (relid == feed.relid ||
-			 (get_rel_relispartition(relid) &&
-			  list_member_oid(get_partition_ancestors(relid), feed.relid)))
+	if (feed->relid != relid)
+		check_partition(feed, relid);
+	else
 	{
-		poll_forget_feed(feed.id);
+		poll_forget_feed(feed->id);
 		ereport(NOTICE,
 				(errmsg("table \"%s\" is not tracked as feed \"%s\" any more",
-						get_rel_name(feed.relid), NameStr(feed.name)),
-				 errdetail("Its trigger on table \"%s\" was dropped.", relname)));
+						relname, NameStr(feed->name)),
+				 errdetail("Its trigger was dropped.")));
 	}
 }
 
@@ -754,6 +826,9 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 			triggers = list_concat(triggers, list_make3(names[0], names[1], names[2]));
 	}
 
+	reset_feeds(losing_feeds);
+	losing_feeds = NIL;
+
 	/* feeds go with their tables */
 	foreach(lc, tables)
 	{
@@ -763,8 +838,10 @@ poll_ext_ddl_drop(PG_FUNCTION_ARGS)
 			poll_forget_feed(*(int64 *) lfirst(id));
 	}
 	foreach(lc, altered)
+	{
 		if (!list_member_oid(tables, lfirst_oid(lc)))
-		check_table(lfirst_oid(lc));
+			check_table(lfirst_oid(lc));
+	}
 	for (int i = 0; i < list_length(triggers); i += 3)
 		check_dropped_trigger(list_nth(triggers, i), list_nth(triggers, i + 1),
 							  list_nth(triggers, i + 2));

@@ -5,17 +5,8 @@
 #ifndef POLL_DDL_H
 #define POLL_DDL_H
 
-#include "nodes/pg_list.h"
-#include "utils/relcache.h"
-
-/*
- * What a feed of the table shows, as text: its columns (NIL: all) and its key
- * with their types.  While it is the same, clients understand the rows.
- */
-extern char *poll_shape(Relation rel, List *columns);
-
-/* Remembers the shape of a feed that is being tracked.  Within SPI. */
-extern void poll_shape_store(int64 feed, const char *shape);
+/* Called by _PG_init(): registers the hook and the callback. */
+extern void poll_ddl_install(void);
 
 /*
  * The statement triggers of the feed on a table and its partitions.  Within

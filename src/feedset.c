@@ -39,8 +39,12 @@
 /* looking up a list is tried so often while things change all the time */
 #define MAX_TRIES			5
 
-/* the lists are forgotten when there are more */
-#define MAX_CACHED_SETS		64
+/* the lists are forgotten when there are more, or when they take more */
+#define MAX_CACHED_SETS		256
+#define MAX_CACHED_BYTES	(1024 * 1024)
+
+/* the part of a cursor's request hash that tells other feeds from other scopes */
+#define NAMES_MASK			0xff000000
 
 typedef struct CachedSetTag
 {
@@ -59,6 +63,7 @@ static MemoryContext set_context = NULL;
 static HTAB *sets = NULL;
 static CachedSet *last_set = NULL;	/* the one used last, or NULL */
 static uint64 sets_generation = 0;
+static Size sets_bytes = 0;
 
 static void
 forget_sets(void)
@@ -70,6 +75,7 @@ forget_sets(void)
 	set_context = NULL;
 	sets = NULL;
 	last_set = NULL;
+	sets_bytes = 0;
 	set_context = AllocSetContextCreate(TopMemoryContext, "poll_ext feed sets",
 										ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(CachedSetTag);
@@ -196,6 +202,8 @@ resolve(const PollSelection *selection)
 	Size		fixed = offsetof(PollFeedSet, members) + n * sizeof(PollMember);
 	PollFeedSet *set = palloc0(fixed);
 	List	   *used = NIL;		/* scope columns */
+	uint32		names_hash = 0;
+	uint32		scope_hash = 0;
 	StringInfoData rest;		/* what stands behind the members */
 
 	initStringInfo(&rest);
@@ -224,22 +232,25 @@ resolve(const PollSelection *selection)
 		if (member->feed.scoped)
 		{
 			member->scope = fixed + rest.len;
-			poll_scope_of_request(&rest, &member->feed, selection->scope, &used);
+			set->ids_hash = hash_combine(set->ids_hash,
+										 poll_scope_of_request(&rest, &member->feed,
+															   selection->scope, &used));
 			member->scope_len = (int) (fixed + rest.len - member->scope);
 			member->streams[member->nstreams++].channel =
 				poll_scope_channel(member->feed.id, rest.data + (member->scope - fixed),
 								   member->scope_len);
 		}
-		set->names_hash = hash_combine(set->names_hash,
-									   hash_bytes((unsigned char *) names[i], strlen(names[i]) + 1));
-		set->names_hash = hash_combine(set->names_hash,
-									   hash_bytes((unsigned char *) rest.data + rest.len - member->scope_len,
-												  member->scope_len));
+		names_hash = hash_combine(names_hash,
+								  hash_bytes((unsigned char *) names[i], strlen(names[i]) + 1));
+		scope_hash = hash_combine(scope_hash,
+								  hash_bytes((unsigned char *) rest.data + rest.len - member->scope_len,
+											 member->scope_len));
 		set->ids_hash = hash_combine(set->ids_hash,
 									 hash_bytes((unsigned char *) &member->feed.id, sizeof(int64)));
 		/* a restore may bring the id again */
 		set->ids_hash = hash_combine(set->ids_hash, member->feed.stamp);
 	}
+	set->request_hash = (names_hash & NAMES_MASK) | (scope_hash & ~NAMES_MASK);
 	poll_scope_check_used(selection->scope, used);
 
 	set = repalloc(set, fixed + rest.len);
@@ -295,6 +306,12 @@ same_value(const void *a, const void *b)
 	return VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
 }
 
+static Size
+value_size(const void *value)
+{
+	return value ? VARSIZE(value) : 0;
+}
+
 static void *
 copy_value(const void *value)
 {
@@ -339,6 +356,7 @@ poll_feedset_get(const PollSelection *selection, Snapshot snapshot)
 		CachedSetTag tag = make_tag(selection);
 		PollFeedSet *set;
 		MemoryContext old;
+		Size		bytes;
 		uint64		before;
 		int			tries = 0;
 
@@ -349,12 +367,15 @@ poll_feedset_get(const PollSelection *selection, Snapshot snapshot)
 			set = resolve(selection);
 		} while (before != poll_catalog_generation() && ++tries < MAX_TRIES);
 		check_shown(set, snapshot);
-		if (tries == MAX_TRIES)
-			return set;			/* as of a moment ago; not worth keeping */
+		bytes = set->size + value_size(selection->names) + value_size(selection->scope);
+		if (tries == MAX_TRIES || bytes > MAX_CACHED_BYTES / 2)
+			return set;			/* as of a moment ago, or not worth keeping */
 
 		if (sets == NULL || sets_generation != before ||
-			hash_get_num_entries(sets) >= MAX_CACHED_SETS)
+			hash_get_num_entries(sets) >= MAX_CACHED_SETS ||
+			sets_bytes + bytes > MAX_CACHED_BYTES)
 			forget_sets();
+		sets_bytes += bytes;
 		cached = hash_search(sets, &tag, HASH_ENTER, NULL);
 		cached->selection.names = NULL;
 		old = MemoryContextSwitchTo(set_context);
@@ -410,24 +431,33 @@ void
 poll_feedset_stamp(const PollFeedSet *set, PollCursor *cursor)
 {
 	cursor->epoch = poll_catalog_epoch();
-	cursor->feeds = set->names_hash;
+	cursor->feeds = set->request_hash;
 	cursor->generation = set->ids_hash;
+}
+
+static void
+other_request(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_POLL_BAD_REQUEST),
+			 errmsg("the cursor belongs to other feeds or another scope"),
+			 errhint("A cursor goes on with exactly the feeds and the scope that it came from.")));
 }
 
 void
 poll_feedset_cursor(const PollFeedSet *set, text *str, PollCursor *cursor)
 {
+	uint32		differs;
+
 	if (!poll_cursor_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
 				 errmsg("invalid cursor"),
-				 errhint("Pass a cursor as it came, 'now', or none to start with a full sync.")));
-	if (cursor->feeds != set->names_hash ||
+				 errhint("Pass a cursor as it came, 'now', or none to start with a full sync. A time is the argument since.")));
+	differs = cursor->feeds ^ set->request_hash;
+	if ((differs & NAMES_MASK) != 0 ||
 		(cursor->sync && cursor->sync_feed >= (uint32) set->n))
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("the cursor belongs to other feeds or another scope"),
-				 errhint("A cursor goes on with exactly the feeds and the scope that it came from.")));
+		other_request();
 	if (cursor->epoch != poll_catalog_epoch())
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),
@@ -438,6 +468,8 @@ poll_feedset_cursor(const PollFeedSet *set, text *str, PollCursor *cursor)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),
 				 errmsg("the cursor has expired"),
-				 errdetail("A feed was untracked and tracked again."),
+				 errdetail("A feed was untracked and tracked again, or its scope has got another type."),
 				 errhint("Poll without a cursor for a full sync.")));
+	if (differs != 0)
+		other_request();
 }

@@ -41,7 +41,7 @@ typedef struct PollMember
 
 typedef struct PollFeedSet
 {
-	uint32		names_hash;		/* for cursors */
+	uint32		request_hash;	/* for cursors: of names and scope */
 	uint32		ids_hash;
 	Size		size;			/* of all, in one piece */
 	Size		empty;			/* where in the set the JSON of no changes is */

@@ -21,7 +21,8 @@
 #include "access/xact.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgtime.h"
@@ -37,6 +38,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "catalog.h"
 #include "key.h"
 #include "varint.h"
 
@@ -177,7 +179,8 @@ column_init(PollKeyColumn *column, Relation rel, AttrNumber attnum)
 	bool		varlena;
 
 	column->attnum = attnum;
-	column->type = getBaseType(att->atttypid);
+	column->typmod = att->atttypmod;
+	column->type = getBaseTypeAndTypmod(att->atttypid, &column->typmod);
 	column->is_domain = column->type != att->atttypid;
 	get_typlenbyvalalign(column->type, &column->typlen, &column->typbyval, &column->typalign);
 	column->settings = type_settings(column->type);
@@ -365,12 +368,29 @@ poll_scope_append(StringInfo buf, PollKey *scope, TupleTableSlot *slot)
 	}
 }
 
-/* Feed ids are positive, these are negative. */
+/*
+ * Feed ids are positive, these are negative.  Scopes come from clients: if one
+ * could be made that has the channel of another feed's, it would show that
+ * feed's keys.  So this is SHA-256, with a secret so that nobody can search for
+ * one that hits any of very many channels.
+ */
 int64
 poll_scope_channel(int64 feed, const char *scope, int len)
 {
-	return (int64) (hash_bytes_extended((const unsigned char *) scope, len, (uint64) feed) |
-					UINT64CONST(1) << 63);
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint64		channel;
+
+	if (ctx == NULL ||
+		pg_cryptohash_init(ctx) < 0 ||
+		pg_cryptohash_update(ctx, poll_catalog_secret()->data, UUID_LEN) < 0 ||
+		pg_cryptohash_update(ctx, (const uint8 *) &feed, sizeof(feed)) < 0 ||
+		pg_cryptohash_update(ctx, (const uint8 *) scope, len) < 0 ||
+		pg_cryptohash_final(ctx, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute the channel of a scope");
+	pg_cryptohash_free(ctx);
+	memcpy(&channel, digest, sizeof(channel));
+	return (int64) (channel | UINT64CONST(1) << 63);
 }
 
 int
@@ -425,7 +445,7 @@ parse_text(PollKeyColumn *column, char *str, Datum *value)
 	if (type_is_integer(column->type))
 		return parse_integer(column->type, str, value);
 	*value = type_is_text(column->type) ? CStringGetTextDatum(str) :
-		InputFunctionCall(&column->input, str, column->ioparam, -1);
+		InputFunctionCall(&column->input, str, column->ioparam, column->typmod);
 	return true;
 }
 

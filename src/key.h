@@ -16,6 +16,7 @@ typedef struct PollKeyColumn
 {
 	AttrNumber	attnum;			/* in the table */
 	Oid			type;			/* below any domain */
+	int32		typmod;
 	bool		is_domain;
 	int16		typlen;
 	bool		typbyval;

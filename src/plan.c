@@ -203,7 +203,7 @@ append_after(StringInfo sql, const PollSource *source)
 
 /* the condition "in the scope in $first.."; returns how many arguments that has */
 static int
-append_scope(StringInfo sql, const PollSource *source, int first, const bool *scope_null,
+append_scope(StringInfo sql, const PollSource *source, int first, uint64 scope_nulls,
 			 Oid *argtypes)
 {
 	int			n = 0;
@@ -214,7 +214,7 @@ append_scope(StringInfo sql, const PollSource *source, int first, const bool *sc
 
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		append_column(sql, source, column);
-		if (scope_null[i])
+		if (scope_nulls & UINT64CONST(1) << i)
 			appendStringInfoString(sql, " IS NULL");
 		else
 		{
@@ -227,7 +227,7 @@ append_scope(StringInfo sql, const PollSource *source, int first, const bool *sc
 }
 
 SPIPlanPtr
-poll_plan_scan(const PollSource *source, bool after, const bool *scope_null)
+poll_plan_scan(const PollSource *source, bool after, uint64 scope_nulls)
 {
 	const PollKey *key = source->key;
 	int			nscope = source->scope ? source->scope->ncolumns : 0;
@@ -255,7 +255,7 @@ poll_plan_scan(const PollSource *source, bool after, const bool *scope_null)
 	if (nscope > 0)
 	{
 		appendStringInfoString(&sql, after ? " AND " : "");
-		nargs += append_scope(&sql, source, nargs + 1, scope_null, argtypes + nargs);
+		nargs += append_scope(&sql, source, nargs + 1, scope_nulls, argtypes + nargs);
 	}
 	appendStringInfoString(&sql, " ORDER BY ");
 	for (int i = 0; i < key->ncolumns; i++)

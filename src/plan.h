@@ -33,7 +33,7 @@ extern Oid	poll_plan_element(const PollKeyColumn *column);
  * not null -> the columns and a constant.
  */
 extern SPIPlanPtr poll_plan_lookup(const PollSource *source);
-extern SPIPlanPtr poll_plan_scan(const PollSource *source, bool after, const bool *scope_null);
+extern SPIPlanPtr poll_plan_scan(const PollSource *source, bool after, uint64 scope_nulls);
 
 /*
  * Runs one under the active snapshot.  allow: a planner setting that stays as

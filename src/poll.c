@@ -25,6 +25,7 @@
 #include "error.h"
 #include "key.h"
 #include "request.h"
+#include "shmem.h"
 #include "snapshot.h"
 #include "tick.h"
 
@@ -109,8 +110,18 @@ answer_time(const PollRequest *request, const PollPage *page)
 
 	if (page != NULL && (page->has_more || page->next.cut))
 		return 0;
-	time = snapshot->takenDuringRecovery || IsolationUsesXactSnapshot() ?
-		poll_tick_newest(snapshot) : GetCurrentTransactionStartTimestamp();
+	if (snapshot->takenDuringRecovery || IsolationUsesXactSnapshot())
+		time = poll_tick_newest(snapshot);
+	else
+	{
+		time = GetCurrentTransactionStartTimestamp();
+
+		/*
+		 * no later tick may have an earlier time, should the clock be set
+		 * back
+		 */
+		poll_clock_raise(time);
+	}
 	return poll_request_covers(request, time) ? time : 0;
 }
 

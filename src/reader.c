@@ -46,6 +46,7 @@
 #include "key.h"
 #include "plan.h"
 #include "reader.h"
+#include "varint.h"
 
 /* the readers are forgotten when there are more */
 #define MAX_READERS		256
@@ -53,6 +54,7 @@
 typedef struct PollReaderTag
 {
 	int64		feed;
+	uint64		nulls;			/* which scope columns it looks for null in */
 	uint64		userid;			/* no Oid: the bytes are compared, padding too */
 } PollReaderTag;
 
@@ -67,9 +69,9 @@ typedef struct PollReader
 	int			ncolumns;		/* of the result */
 	int			ndata;			/* of them the feed's own, in front */
 	AttrNumber *attnums;		/* the columns' numbers in the table */
+	Oid		   *types;
 	PollJsonWriter *writers;
 	SPIPlanPtr	lookup;
-	bool	   *scope_null;		/* what the scans are for */
 	SPIPlanPtr	first;			/* scan from the first row */
 	SPIPlanPtr	after;			/* scan after a key */
 } PollReader;
@@ -147,6 +149,7 @@ add_column(PollReader *reader, StringInfo list, Relation rel, AttrNumber attnum)
 			return i;
 	appendStringInfo(list, "t.%s, ", quote_identifier(NameStr(att->attname)));
 	poll_json_writer_init(&reader->writers[reader->ncolumns], NameStr(att->attname), att->atttypid);
+	reader->types[reader->ncolumns] = att->atttypid;
 	reader->attnums[reader->ncolumns] = attnum;
 	return reader->ncolumns++;
 }
@@ -172,6 +175,7 @@ reader_columns(PollReader *reader, Relation rel, List *columns)
 
 	initStringInfo(&list);
 	reader->attnums = palloc(sizeof(AttrNumber) * desc->natts);
+	reader->types = palloc(sizeof(Oid) * desc->natts);
 	reader->writers = palloc0(sizeof(PollJsonWriter) * desc->natts);
 	foreach(lc, columns)
 		add_column(reader, &list, rel, poll_key_attnum(rel, lfirst(lc)));
@@ -210,15 +214,12 @@ reader_build(Relation rel, const PollFeed *feed)
 	MemoryContextRegisterResetCallback(context, callback);
 	reader->context = context;
 	reader->source.relid = RelationGetRelid(rel);
-	reader->source.name = poll_catalog_table_name(rel);
+	reader->source.name = poll_catalog_table_name(RelationGetRelid(rel));
 	reader->source.only = rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE;
 	reader->source.key = poll_key_build(rel);
 	poll_catalog_lists(feed->id, &columns, &scope);
 	if (scope != NIL)
-	{
 		reader->source.scope = poll_key_of_columns(rel, scope);
-		reader->scope_null = palloc0(sizeof(bool) * reader->source.scope->ncolumns);
-	}
 	reader_columns(reader, rel, columns);
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, TopMemoryContext);
@@ -298,11 +299,11 @@ check_as_of_snapshot(Relation rel)
 }
 
 /*
- * The reader of that feed for the current user; it stays valid until the end
- * of the transaction.
+ * The reader of that feed for the current user, and for scans of scopes that
+ * are null in those columns; it stays valid until the end of the transaction.
  */
 static PollReader *
-reader_open(const PollFeed *feed)
+reader_open(const PollFeed *feed, uint64 nulls)
 {
 	PollReaderTag tag;
 	CachedReader *cached;
@@ -331,6 +332,7 @@ reader_open(const PollFeed *feed)
 		forget_readers();
 
 	tag.feed = feed->id;
+	tag.nulls = nulls;
 	tag.userid = GetUserId();
 	cached = hash_search(readers, &tag, HASH_ENTER, &found);
 	if (!found)
@@ -570,6 +572,23 @@ receiver_done(DestReceiver *dest)
 {
 }
 
+/* The caller's idea of the table may be older than our lock. */
+static void
+check_descriptor(const PollReader *reader, const PollPage *page)
+{
+	for (int i = 0; i < reader->ndata; i++)
+	{
+		AttrNumber	attnum = reader->attnums[i];
+
+		if (attnum > page->desc->natts ||
+			TupleDescAttr(page->desc, attnum - 1)->atttypid != reader->types[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("table %s was altered during a poll", reader->source.name),
+					 errhint("Poll again.")));
+	}
+}
+
 static void
 receiver_init(PollReceiver *self, PollReader *reader, const PollFeedSet *set, int feed,
 			  PollPage *page)
@@ -582,6 +601,8 @@ receiver_init(PollReceiver *self, PollReader *reader, const PollFeedSet *set, in
 	self->pub.mydest = DestNone;
 	self->reader = reader;
 	self->page = page;
+	if (page->content == POLL_CONTENT_TUPLES)
+		check_descriptor(reader, page);
 	self->feed = feed;
 	self->scope = poll_feedset_scope(set, feed);
 	self->scope_len = set->members[feed].scope_len;
@@ -704,7 +725,7 @@ tells_deletes(const PollReader *reader, const PollFeed *feed)
 void
 poll_reader_lookup(const PollFeedSet *set, PollPage *page, int feed, PollChange **changes, int n)
 {
-	PollReader *reader = reader_open(&set->members[feed].feed);
+	PollReader *reader = reader_open(&set->members[feed].feed, 0);
 	PollReceiver receiver;
 	Datum		args[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
@@ -743,7 +764,7 @@ poll_reader_lookup(const PollFeedSet *set, PollPage *page, int feed, PollChange 
 bool
 poll_reader_keys(const PollFeedSet *set, int feed, PollChange **changes, int n, StringInfo json)
 {
-	PollReader *reader = reader_open(&set->members[feed].feed);
+	PollReader *reader = reader_open(&set->members[feed].feed, 0);
 	MemoryContext context;
 	bool	   *valid;
 	Datum	   *values;
@@ -786,37 +807,39 @@ after_args(PollReader *reader, const PollCursor *cursor, Datum *args, Oid *types
 	return key->ncolumns;
 }
 
-/*
- * The scope as arguments; returns how many.  Plans are for certain nulls:
- * those for others are dropped.
- */
+/* Which of the scope's columns are null? */
+static uint64
+scope_nulls(const char *scope, int len)
+{
+	const char *end = scope + len;
+	uint64		nulls = 0;
+	uint64		size;
+
+	for (int i = 0; scope < end; i++)
+	{
+		if (*scope++ == '\0')
+			nulls |= UINT64CONST(1) << i;
+		else if (poll_varint_get(&scope, end, &size))
+			scope += size;
+	}
+	return nulls;
+}
+
+/* The scope's values that are not null as arguments; returns how many. */
 static int
-scope_args(PollReader *reader, const char *scope, int len, Datum *args, Oid *types)
+scope_args(PollReader *reader, uint64 nulls, const char *scope, int len, Datum *args, Oid *types)
 {
 	PollKey    *columns = reader->source.scope;
 	const char *end = scope + len;
 	int			n = 0;
-	bool		same = true;
 
 	for (int i = 0; columns && i < columns->ncolumns; i++)
 	{
-		bool		null = *scope++ == '\0';
-
-		same = same && reader->scope_null[i] == null;
-		reader->scope_null[i] = null;
-		if (!null)
-		{
-			scope = poll_key_parse_value(&columns->columns[i], scope, end, &args[n]);
-			types[n++] = columns->columns[i].type;
-		}
-	}
-	if (!same)
-	{
-		if (reader->first)
-			SPI_freeplan(reader->first);
-		if (reader->after)
-			SPI_freeplan(reader->after);
-		reader->first = reader->after = NULL;
+		scope++;
+		if (nulls & UINT64CONST(1) << i)
+			continue;
+		scope = poll_key_parse_value(&columns->columns[i], scope, end, &args[n]);
+		types[n++] = columns->columns[i].type;
 	}
 	return n;
 }
@@ -825,7 +848,10 @@ bool
 poll_reader_scan(const PollFeedSet *set, PollPage *page, int limit)
 {
 	int			feed = page->next.sync_feed;
-	PollReader *reader = reader_open(&set->members[feed].feed);
+	const char *scope = poll_feedset_scope(set, feed);
+	int			scope_len = set->members[feed].scope_len;
+	uint64		nulls = scope_nulls(scope, scope_len);
+	PollReader *reader = reader_open(&set->members[feed].feed, nulls);
 	PollReceiver receiver;
 	MemoryContext page_context = CurrentMemoryContext;
 	bool		after = page->next.keylen > 0;
@@ -846,10 +872,10 @@ poll_reader_scan(const PollFeedSet *set, PollPage *page, int limit)
 	nargs = after_args(reader, &page->next, args, types);
 	types[nargs] = INT8OID;
 	args[nargs++] = Int64GetDatum((int64) limit + 1);
-	nargs += scope_args(reader, receiver.scope, receiver.scope_len, args + nargs, types + nargs);
+	nargs += scope_args(reader, nulls, scope, scope_len, args + nargs, types + nargs);
 	plan = after ? &reader->after : &reader->first;
 	if (*plan == NULL)
-		*plan = poll_plan_scan(&reader->source, after, reader->scope_null);
+		*plan = poll_plan_scan(&reader->source, after, nulls);
 	/* an index on the scope may be better than the one on the key */
 	poll_plan_run(&reader->source, *plan, reader->source.scope ? "enable_sort" : NULL,
 				  nargs, args, types, &receiver.pub);

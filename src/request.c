@@ -169,7 +169,8 @@ poll_arg_max_rows(FunctionCallInfo fcinfo, int argno)
 	if (max_rows < 1 || max_rows > MAX_ROWS)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
+				 errmsg("max_rows must be between 1 and %d", MAX_ROWS),
+				 errhint("Read larger results page by page, with the cursor of each answer.")));
 	return max_rows;
 }
 

@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -200,7 +202,11 @@ static ArrayType *
 feed_of_table(FunctionCallInfo fcinfo, int argno, Oid relid)
 {
 	ArrayType  *feeds = poll_arg_feed(fcinfo, argno);
-	List	   *ids = poll_catalog_feeds_of(relid);
+
+	/* those who may not read it shall not learn of feeds either */
+	bool		may = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
+	pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT, ACLMASK_ANY) == ACLCHECK_OK;
+	List	   *ids = may ? poll_catalog_feeds_of(relid) : NIL;
 	PollFeed	feed;
 	Datum		name;
 
@@ -241,7 +247,8 @@ poll_ext_rows(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
 				 errmsg("feed \"%s\" is not one of table \"%s\"",
-						NameStr(request.set->members[0].feed.name), get_rel_name(relid))));
+						NameStr(request.set->members[0].feed.name), get_rel_name(relid)),
+				 errhint("The feeds that you may read are in the view poll.feeds.")));
 	if (poll_nothing_new(&request))
 		return (Datum) 0;
 

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
@@ -48,7 +49,8 @@ scalar_text(const JsonbValue *value, const char *column)
 	}
 }
 
-static void
+/* Returns a hash of the column's type. */
+static uint32
 append_value(StringInfo buf, Relation rel, char *name, const char *str)
 {
 	PollKey    *column = poll_key_of_columns(rel, list_make1(name));
@@ -68,15 +70,18 @@ append_value(StringInfo buf, Relation rel, char *name, const char *str)
 			bad_scope(name, "The value for \"%s\" is none of the column's type.");
 	}
 	poll_scope_append_value(buf, &column->columns[0], value, str == NULL);
+	return hash_combine(murmurhash32(column->columns[0].type),
+						murmurhash32((uint32) column->columns[0].typmod));
 }
 
-void
+uint32
 poll_scope_of_request(StringInfo buf, const PollFeed *feed, Jsonb *object, List **used)
 {
 	List	   *columns;
 	List	   *scope;
 	ListCell   *lc;
 	Relation	rel;
+	uint32		types = 0;
 
 	poll_catalog_lists(feed->id, &columns, &scope);
 	rel = try_relation_open(feed->relid, AccessShareLock);
@@ -94,10 +99,11 @@ poll_scope_of_request(StringInfo buf, const PollFeed *feed, Jsonb *object, List 
 			value = getKeyJsonValueFromContainer(&object->root, name, strlen(name), NULL);
 		if (value == NULL)
 			bad_scope(name, "A feed is divided by \"%s\", and there is no value for it.");
-		append_value(buf, rel, name, scalar_text(value, name));
+		types = hash_combine(types, append_value(buf, rel, name, scalar_text(value, name)));
 		*used = lappend(*used, name);
 	}
 	relation_close(rel, NoLock);
+	return types;
 }
 
 void

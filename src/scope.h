@@ -14,9 +14,9 @@
 /*
  * Appends the values that the object (or NULL) has for the scope's columns of
  * the feed, and adds those to the list; errors if one is missing or no value
- * of its type.
+ * of its type.  Returns a hash of the columns' types.
  */
-extern void poll_scope_of_request(StringInfo buf, const PollFeed *feed, Jsonb *object, List **used);
+extern uint32 poll_scope_of_request(StringInfo buf, const PollFeed *feed, Jsonb *object, List **used);
 
 /* Errors if the object (or NULL) has a key that is not in the list. */
 extern void poll_scope_check_used(Jsonb *object, List *used);

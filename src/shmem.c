@@ -164,6 +164,17 @@ poll_clock_timestamp(int64 version)
 	return version - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 }
 
+void
+poll_clock_raise(TimestampTz time)
+{
+	uint64		version = time + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+
+	if (shared == NULL)
+		local_clock = Max(local_clock, (int64) version);
+	else
+		atomic_raise(&shared->clock, version);
+}
+
 /* An entry is taken by the first who needs it, and never given back. */
 PollDatabase *
 poll_shmem_database(void)

@@ -32,6 +32,9 @@ extern int64 poll_clock_take(int64 count);
 /* A version as a time. */
 extern TimestampTz poll_clock_timestamp(int64 version);
 
+/* Sees to it that later versions are after that time. */
+extern void poll_clock_raise(TimestampTz time);
+
 /* The entry of this backend's database. */
 extern PollDatabase *poll_shmem_database(void);
 

@@ -36,6 +36,7 @@
 #include "ddl.h"
 #include "error.h"
 #include "key.h"
+#include "shape.h"
 #include "track.h"
 
 PG_FUNCTION_INFO_V1(poll_ext_track);
@@ -123,25 +124,38 @@ is_alias_type(Oid type)
 }
 
 static void
+check_types(Relation rel, const PollKey *key, const char *what)
+{
+	for (int i = 0; i < key->ncolumns; i++)
+		if (is_alias_type(key->columns[i].type))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot track table \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("A column of its %s is of type %s, whose values are shown as names that can change.",
+							   what, format_type_be(key->columns[i].type)),
+					 errhint("Use a column of type oid or text.")));
+}
+
+static void
 check_key(Relation rel)
 {
-	PollKey    *key;
-
 	if (!OidIsValid(poll_key_index(rel)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no key", RelationGetRelationName(rel)),
 				 errdetail("A change is identified by the primary key or the replica identity index of its table."),
 				 errhint("Add a primary key (not deferrable), or use ALTER TABLE ... REPLICA IDENTITY USING INDEX.")));
-	key = poll_key_build(rel);
-	for (int i = 0; i < key->ncolumns; i++)
-		if (is_alias_type(key->columns[i].type))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot track table \"%s\"", RelationGetRelationName(rel)),
-					 errdetail("A column of its key is of type %s, whose values are shown as names that can change.",
-							   format_type_be(key->columns[i].type)),
-					 errhint("Use a column of type oid or text.")));
+	check_types(rel, poll_key_build(rel), "key");
+}
+
+static void
+check_scope(Relation rel, List *scope)
+{
+	if (list_length(scope) > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("scope must not have more than %d columns", INDEX_MAX_KEYS)));
+	check_types(rel, poll_key_of_columns(rel, scope), "scope");
 }
 
 Datum
@@ -160,16 +174,10 @@ poll_run(const char *sql, int nargs, Oid *types, Datum *values, const char *null
 Datum
 poll_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(poll_catalog_feed()));
-	Oid			owner;
+	Oid			owner = poll_catalog_owner(poll_catalog_feed());
 	Oid			userid;
 	int			context;
 	Datum		result;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", poll_catalog_feed());
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 
 	/* an error puts the user back, too */
 	GetUserIdAndSecContext(&userid, &context);
@@ -210,7 +218,7 @@ check_free(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("feed \"%s\" already exists", name),
-				 errdetail("It tracks table \"%s\".", get_rel_name(feed.relid)),
+				 errdetail("It tracks table %s.", poll_catalog_table_name(feed.relid)),
 				 errhint("Pass another name as the argument feed, or use poll.untrack().")));
 	poll_forget_feed(feed.id);
 }
@@ -350,10 +358,10 @@ poll_ext_track(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 	{
 		scope = column_names(rel, PG_GETARG_ARRAYTYPE_P(3), "scope");
-		(void) poll_key_of_columns(rel, scope);
+		check_scope(rel, scope);
 	}
-	table = poll_catalog_table_name(rel);
-	shape = poll_shape(rel, columns);
+	table = poll_catalog_table_name(relid);
+	shape = poll_shape(rel, columns, scope);
 	table_close(rel, NoLock);	/* ALTER TABLE wants it unused */
 
 	/*
@@ -411,7 +419,7 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 	if (rel != NULL)
 	{
 		check_owner(rel);
-		table = poll_catalog_table_name(rel);
+		table = poll_catalog_table_name(feed.relid);
 		relation_close(rel, NoLock);
 	}
 	else if (!superuser())
@@ -431,7 +439,7 @@ poll_ext_untrack(PG_FUNCTION_ARGS)
 				 errhint("Try again.")));
 
 	SPI_connect();
-	poll_forget_feed(feed.id);	/* first, or the event triggers would object */
+	poll_forget_feed(feed.id);	/* first, or the event triggers would do it */
 	if (table != NULL)
 	{
 		poll_run(psprintf("DROP TRIGGER IF EXISTS " POLL_CAPTURE_TRIGGER INT64_FORMAT " ON %s",

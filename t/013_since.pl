@@ -227,6 +227,12 @@ sub test_worker
 	ok(wait_for($db, "SELECT ($WORKERS) = 0", 'copy'), 'and goes');
 	$db->do('CREATE EXTENSION poll_ext');
 	$db->do(q{SELECT poll.track('items')});
+	$db->do('BEGIN');
+	$db->do('INSERT INTO items VALUES (1010)');
+	$db->do('DROP EXTENSION poll_ext CASCADE');
+	$db->do('COMMIT');
+	$db->do('CREATE EXTENSION poll_ext');
+	$db->do(q{SELECT poll.track('items')});
 	$db->do('INSERT INTO items VALUES (1009)');
 	ok(closed($db), 'the next extension has a worker again');
 	is(keys_since($db, now($db)), '', 'which closes its bursts');
