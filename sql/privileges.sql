@@ -191,6 +191,8 @@ RESET ROLE;
 
 -- nobody can disturb the feeds of others by objects that have their names, nor see them in poll.feeds
 SELECT id AS note_id FROM poll.feed WHERE name = 'note' \gset
+CREATE FUNCTION as_trigger(command text, id bigint) RETURNS void LANGUAGE plpgsql AS
+	$$ BEGIN EXECUTE format(command, id); END $$;
 GRANT CREATE ON SCHEMA public TO regress_poll_anon;
 SET ROLE regress_poll_owner;
 SELECT poll.current_cursor('{note}') AS c_note \gset
@@ -198,9 +200,9 @@ RESET ROLE;
 SET ROLE regress_poll_anon;
 CREATE TEMP TABLE mine (a int);
 CREATE TABLE public.mine2 (a int);
-SELECT format('CREATE TRIGGER poll_capture_%s AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', :note_id, t)
-  FROM unnest('{mine,public.mine2}'::text[]) t \gexec
-SELECT format('DROP TRIGGER poll_capture_%s ON mine', :note_id) \gexec
+SELECT as_trigger('CREATE TRIGGER poll_capture_%s AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', :note_id),
+	   as_trigger('CREATE TRIGGER poll_capture_%s AFTER INSERT ON public.mine2 FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', :note_id),
+	   as_trigger('DROP TRIGGER poll_capture_%s ON mine', :note_id);
 DROP TABLE public.mine2;
 CREATE TYPE public.my_type AS (a int);
 ALTER TYPE public.my_type ADD ATTRIBUTE b int;
@@ -230,7 +232,7 @@ ALTER TABLE app.part1 OWNER TO regress_poll_reader;
 ALTER TABLE app.part2 OWNER TO regress_poll_reader;
 SELECT id AS parted_id FROM poll.feed WHERE name = 'parted' \gset
 SET ROLE regress_poll_reader;
-SELECT format('DROP TRIGGER poll_truncate_%s ON app.part1', :'parted_id') \gexec
+SELECT as_trigger('DROP TRIGGER poll_truncate_%s ON app.part1', :parted_id);
 RESET ROLE;
 SET ROLE regress_poll_owner;
 SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'poll_truncate_' || :'parted_id' ORDER BY 1;
@@ -239,6 +241,7 @@ SELECT poll.untrack('parted');
 SELECT tgrelid::regclass FROM pg_trigger WHERE tgname LIKE 'poll\_%\_' || :'parted_id' ORDER BY 1;
 RESET ROLE;
 DROP TABLE app.part2;
+DROP FUNCTION as_trigger;
 REVOKE CREATE ON SCHEMA app FROM regress_poll_reader;
 
 -- a SECURITY DEFINER function polls as its owner
