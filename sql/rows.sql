@@ -59,9 +59,9 @@ RESET ROLE;
 
 -- bad requests
 CREATE TABLE untracked (id int);
-CREATE TYPE pair AS (a int, b int);
+CREATE TYPE a_pair AS (a int, b int);
 SELECT poll.rows(NULL::untracked);
-SELECT poll.rows(NULL::pair);
+SELECT poll.rows(NULL::a_pair);
 SELECT poll.rows(NULL::int);
 SELECT poll.rows(ROW(1, 2));
 SELECT poll.rows(NULL);
@@ -78,5 +78,5 @@ SELECT poll.next_cursor(NULL);
 DROP SCHEMA api CASCADE;
 DROP FUNCTION pages;
 DROP TABLE message, untracked;
-DROP TYPE pair;
+DROP TYPE a_pair;
 DROP ROLE regress_poll_reader;
