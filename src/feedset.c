@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -194,6 +195,16 @@ sorted_names(ArrayType *array, char ***result)
 	return n;
 }
 
+/* A transaction that takes no new lock hears late of a feed that is new. */
+static bool
+find_feed(const char *name, PollFeed *feed)
+{
+	if (poll_catalog_find(name, feed))
+		return true;
+	AcceptInvalidationMessages();
+	return poll_catalog_find(name, feed);
+}
+
 static PollFeedSet *
 resolve(const PollSelection *selection)
 {
@@ -222,7 +233,7 @@ resolve(const PollSelection *selection)
 	{
 		PollMember *member = &set->members[i];
 
-		if (!poll_catalog_find(names[i], &member->feed) || !may_read(&member->feed))
+		if (!find_feed(names[i], &member->feed) || !may_read(&member->feed))
 			ereport(ERROR,
 					(errcode(ERRCODE_POLL_NOT_FOUND),
 					 errmsg("unknown feed"),
