@@ -132,6 +132,20 @@ feeds_of(Oid relid)
 	return feeds;
 }
 
+/* Each once: there may be very many partitions. */
+static List *
+add_feed(List *feeds, PollFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feeds)
+	{
+		if (((PollFeed *) lfirst(lc))->id == feed->id)
+			return feeds;
+	}
+	return lappend(feeds, feed);
+}
+
 static void
 reset_feeds(List *feeds)
 {
@@ -423,10 +437,12 @@ reset_feeds_with_type(Oid type)
 	foreach(lc, relids)
 	{
 		List	   *of_table = feeds_of(lfirst_oid(lc));
+		ListCell   *feed;
 
 		if (of_table != NIL)
 			LockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
-		feeds = list_concat(feeds, of_table);
+		foreach(feed, of_table)
+			feeds = add_feed(feeds, lfirst(feed));
 	}
 	reset_feeds(feeds);
 }
@@ -724,18 +740,6 @@ poll_ext_ddl_end(PG_FUNCTION_ARGS)
 }
 
 /* ---- the end of a command that drops ---- */
-
-/* Each once: there may be very many partitions. */
-static List *
-add_feed(List *feeds, PollFeed *feed)
-{
-	ListCell   *lc;
-
-	foreach(lc, feeds)
-		if (((PollFeed *) lfirst(lc))->id == feed->id)
-		return feeds;
-	return lappend(feeds, feed);
-}
 
 /* A table is about to be dropped: notes the feeds that it is a partition of. */
 static void

@@ -138,12 +138,7 @@ poll_shape_changed(int64 feed, const char *shape)
 		return true;
 	if (strcmp(remembered, shape) == 0)
 		return false;
-	poll_run_as_owner("UPDATE poll.shape SET shape = $2 WHERE feed OPERATOR(pg_catalog.=) $1",
-					  2, types, values, NULL);
-	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the feed was tracked after the snapshot of this transaction was taken"),
-				 errhint("Try again in a new transaction.")));
+	poll_change_feed("UPDATE poll.shape SET shape = $2 WHERE feed OPERATOR(pg_catalog.=) $1",
+					 2, types, values, NULL);
 	return true;
 }

@@ -188,20 +188,25 @@ poll_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const c
 	return result;
 }
 
-/* Under an old snapshot, a row that was just written is not there to delete. */
+void
+poll_change_feed(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	poll_run_as_owner(sql, nargs, types, values, nulls);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the feed was tracked after the snapshot of this transaction was taken"),
+				 errhint("Try again in a new transaction.")));
+}
+
 void
 poll_forget_feed(int64 id)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(id)};
 
-	poll_run_as_owner("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
-					  1, types, values, NULL);
-	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the feed was tracked after the snapshot of this transaction was taken"),
-				 errhint("Try again in a new transaction.")));
+	poll_change_feed("DELETE FROM poll.feed WHERE id OPERATOR(pg_catalog.=) $1",
+					 1, types, values, NULL);
 	poll_run_as_owner("DELETE FROM poll.shape WHERE feed OPERATOR(pg_catalog.=) $1",
 					  1, types, values, NULL);
 }

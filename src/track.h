@@ -19,6 +19,13 @@ extern Datum poll_run(const char *sql, int nargs, Oid *types, Datum *values, con
 extern Datum poll_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values,
 							   const char *nulls);
 
+/*
+ * Likewise for a command that changes a feed's one row; errors if an old
+ * snapshot does not show that.
+ */
+extern void poll_change_feed(const char *sql, int nargs, Oid *types, Datum *values,
+							 const char *nulls);
+
 /* Removes it from the registry.  Within SPI. */
 extern void poll_forget_feed(int64 id);
 
