@@ -55,9 +55,19 @@ CREATE TABLE poll.tick (
 CREATE INDEX tick_idx ON poll.tick (at);
 COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those in p (not dumped)';
 
+CREATE TABLE poll.rate_policy (
+	endpoint text COLLATE "C" PRIMARY KEY,
+	quota integer NOT NULL,
+	per interval NOT NULL,
+	algorithm text NOT NULL,
+	burst integer
+);
+COMMENT ON TABLE poll.rate_policy IS 'what clients may do at which endpoint (dumped)';
+
 SELECT pg_catalog.pg_extension_config_dump('poll.feed', '');
 SELECT pg_catalog.pg_extension_config_dump('poll.feed_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('poll.shape', '');
+SELECT pg_catalog.pg_extension_config_dump('poll.rate_policy', '');
 
 --
 -- Triggers.
@@ -73,14 +83,17 @@ AS 'MODULE_PATHNAME', 'poll_ext_capture_truncate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.capture_truncate() IS 'AFTER TRUNCATE trigger of a tracked table and its partitions, created by poll.track(); argument: the id of its feed';
 
-CREATE FUNCTION poll.feed_changed() RETURNS trigger
-AS 'MODULE_PATHNAME', 'poll_ext_feed_changed'
+CREATE FUNCTION poll.invalidate() RETURNS trigger
+AS 'MODULE_PATHNAME', 'poll_ext_invalidate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION poll.feed_changed() IS 'statement trigger of poll.feed: makes all sessions read the registry again';
+COMMENT ON FUNCTION poll.invalidate() IS 'statement trigger of poll.feed and poll.rate_policy: makes all sessions read them again';
 
-CREATE TRIGGER feed_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poll.feed
-	FOR EACH STATEMENT EXECUTE FUNCTION poll.feed_changed();
-ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER feed_changed;
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poll.feed
+	FOR EACH STATEMENT EXECUTE FUNCTION poll.invalidate();
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poll.rate_policy
+	FOR EACH STATEMENT EXECUTE FUNCTION poll.invalidate();
+ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE poll.rate_policy ENABLE ALWAYS TRIGGER invalidate;
 
 CREATE FUNCTION poll.local_only() RETURNS trigger
 AS 'MODULE_PATHNAME', 'poll_ext_local_only'
@@ -97,11 +110,14 @@ CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.tick
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.epoch
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.rate_policy
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.shape ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.change ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.tick ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.epoch ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.rate_policy ENABLE ALWAYS TRIGGER local_only;
 
 --
 -- Tracking.
@@ -244,6 +260,77 @@ COMMENT ON FUNCTION poll.cursor_info(text) IS
 'What a cursor says, for the curious: complete, cut or full sync; everything below next_xid was seen but for open_xids, and of at_xid all up to at_version; lsn: where the server was that cut it; last_key: of a full sync; current: is it of this log? Errors: PT400.';
 
 --
+-- Rate limits.
+--
+
+CREATE FUNCTION poll.set_rate_policy(endpoint text, quota integer, per interval,
+	algorithm text DEFAULT 'window', burst integer DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'poll_ext_set_rate_policy'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.set_rate_policy(text, integer, interval, text, integer) IS
+'Limits each client to a quota (1 to 100000000) per interval (1 ms to 1 day) at an endpoint; ''default'' is for all that have no policy. algorithm: window (at most 1.1 times the quota in any interval), strict (never more than the quota), gcra (evenly, and up to burst at once; burst: the quota if null). In force everywhere at commit. Errors: 22023, 22004, 42602.';
+
+CREATE FUNCTION poll.drop_rate_policy(endpoint text) RETURNS void
+AS 'MODULE_PATHNAME', 'poll_ext_drop_rate_policy'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.drop_rate_policy(text) IS
+'Drops the policy of an endpoint; the default one is in force there then, if there is one. Errors: 42704 there is none.';
+
+CREATE VIEW poll.rate_policies AS
+SELECT endpoint, quota, per, algorithm,
+	   CASE WHEN algorithm OPERATOR(pg_catalog.=) 'gcra' THEN coalesce(burst, quota) END AS burst
+  FROM poll.rate_policy;
+COMMENT ON VIEW poll.rate_policies IS 'how much a client may do at which endpoint';
+
+CREATE FUNCTION poll.rate_check(client text, endpoint text DEFAULT 'default', cost integer DEFAULT 1,
+	OUT allowed boolean, OUT quota integer, OUT remaining integer, OUT retry_after float8, OUT reset_after float8)
+AS 'MODULE_PATHNAME', 'poll_ext_rate_check'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.rate_check(text, text, integer) IS
+'May this client spend that much now? If so, it has: rolling back does not give it back. quota: of the policy, null if there is none and everything is allowed; remaining: what it may spend now; retry_after: seconds until it may spend the cost, 0 if allowed; reset_after: seconds until all is forgotten. Errors: PT400 no client (or over 1024 bytes), cost out of range; 55000 not in shared_preload_libraries.';
+
+CREATE FUNCTION poll.rate_peek(client text, endpoint text DEFAULT 'default', cost integer DEFAULT 1,
+	OUT allowed boolean, OUT quota integer, OUT remaining integer, OUT retry_after float8, OUT reset_after float8)
+AS 'MODULE_PATHNAME', 'poll_ext_rate_peek'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.rate_peek(text, text, integer) IS
+'What poll.rate_check() would answer now; spends nothing. Errors: as there.';
+
+CREATE FUNCTION poll.rate_reset(client text, endpoint text DEFAULT 'default') RETURNS boolean
+AS 'MODULE_PATHNAME', 'poll_ext_rate_reset'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.rate_reset(text, text) IS
+'Forgets what a client has spent at an endpoint; false if there was nothing. Errors: PT400, 55000.';
+
+CREATE FUNCTION poll.rate_counters(OUT endpoint text, OUT entries bigint, OUT checks bigint,
+	OUT denials bigint, OUT evictions bigint, OUT overflows bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_rate_counters'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION poll.rate_counters() IS
+'What poll.stat_rate sums up: a row for each endpoint, and another for one whose algorithm or interval was changed. Errors: 55000.';
+
+CREATE VIEW poll.stat_rate AS
+SELECT p.endpoint,
+	   coalesce(pg_catalog.sum(c.entries), 0)::bigint AS entries,
+	   coalesce(pg_catalog.sum(c.checks), 0)::bigint AS checks,
+	   coalesce(pg_catalog.sum(c.denials), 0)::bigint AS denials,
+	   coalesce(pg_catalog.sum(c.evictions), 0)::bigint AS evictions,
+	   coalesce(pg_catalog.sum(c.overflows), 0)::bigint AS overflows
+  FROM poll.rate_policy p
+  LEFT JOIN poll.rate_counters() c ON c.endpoint OPERATOR(pg_catalog.=) p.endpoint
+ GROUP BY p.endpoint;
+COMMENT ON VIEW poll.stat_rate IS
+'Since the server started, for each policy: checks; denials; evictions: clients that were forgotten to make room for others; overflows: checks of clients that found no room; and entries: the clients of which something is remembered now';
+
+CREATE FUNCTION poll.client_network(address inet) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_client_network'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION poll.client_network(inet) IS
+'The network that stands for a client in poll.rate_check(): of an IPv4 address the address itself, of an IPv6 address its /64 (settings poll_ext.client_ipv4_prefix and poll_ext.client_ipv6_prefix); an IPv4 address mapped to IPv6 is that IPv4 address.';
+
+--
 -- Event triggers: what DDL does to tracked tables.
 --
 
@@ -286,7 +373,14 @@ ALTER EVENT TRIGGER poll_ddl_rewrite ENABLE ALWAYS;
 -- Privileges.  Whoever may SELECT from a table may poll it; the functions check.
 --
 
-REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.tick, poll.epoch FROM PUBLIC;
+REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.tick, poll.epoch, poll.rate_policy FROM PUBLIC;
 REVOKE ALL ON SEQUENCE poll.feed_id_seq FROM PUBLIC;
 GRANT USAGE ON SCHEMA poll TO PUBLIC;
-GRANT SELECT ON poll.feeds TO PUBLIC;
+GRANT SELECT ON poll.feeds, poll.rate_policies TO PUBLIC;
+
+-- Whoever checks a client spends what that client has.
+REVOKE ALL ON FUNCTION poll.rate_check(text, text, integer), poll.rate_peek(text, text, integer),
+	poll.rate_reset(text, text), poll.set_rate_policy(text, integer, interval, text, integer),
+	poll.drop_rate_policy(text), poll.rate_counters() FROM PUBLIC;
+GRANT SELECT ON poll.stat_rate TO pg_read_all_stats;
+GRANT EXECUTE ON FUNCTION poll.rate_counters() TO pg_read_all_stats;

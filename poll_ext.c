@@ -19,6 +19,13 @@
  *		src/poll.c		poll.poll(), and the functions that return one value
  *		src/rows.c		the functions that return a row per change
  *
+ * Rate limits:
+ *		src/rate.c		poll.rate_check() and its relatives
+ *		src/policy.c	how much a client may do at which endpoint
+ *		src/ratetable.c	the counters of all clients, in shared memory
+ *		src/limiter.c	the algorithms, on one counter
+ *		src/network.c	which network a client is
+ *
  * What they stand on:
  *		src/track.c		poll.track() and poll.untrack()
  *		src/feedset.c	the feeds of a request, checked for its caller
@@ -40,6 +47,7 @@
 #include "catalog.h"
 #include "ddl.h"
 #include "guc.h"
+#include "policy.h"
 #include "reader.h"
 #include "shmem.h"
 #include "tick.h"
@@ -56,6 +64,7 @@ relation_changed(Datum arg, Oid relid)
 		relid = InvalidOid;
 	poll_capture_invalidate(relid);
 	poll_reader_invalidate(relid);
+	poll_policy_invalidate(relid);
 }
 
 static void

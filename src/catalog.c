@@ -4,7 +4,7 @@
  *
  * An empty poll must not read a table, so each backend keeps the registry in
  * memory.  Every write to poll.feed, a restore's included, fires the trigger
- * poll.feed_changed(), which sends a relcache invalidation for the table;
+ * poll.invalidate(), which sends a relcache invalidation for the table;
  * that marks the copy stale, and the next use reads it again.  Callers get
  * copies, since any use may replace it.
  *
@@ -72,6 +72,7 @@ typedef struct PollRelations
 	TimestampTz created_at;		/* the epoch, that is, the log */
 	pg_uuid_t	secret;			/* for the channels of scopes */
 	Oid			shape;
+	Oid			rate_policy;
 } PollRelations;
 
 typedef struct PollRegistryFeed
@@ -98,7 +99,7 @@ static HTAB *registry_relids;	/* the tracked tables */
 static uint64 generation = 1;
 static uint64 invalidations = 0;	/* of any relation */
 
-PG_FUNCTION_INFO_V1(poll_ext_feed_changed);
+PG_FUNCTION_INFO_V1(poll_ext_invalidate);
 PG_FUNCTION_INFO_V1(poll_ext_local_only);
 
 static Oid
@@ -156,6 +157,7 @@ get_relations(void)
 		new.tick = find_relation(nspid, "tick");
 		new.tick_index = find_relation(nspid, "tick_idx");
 		new.shape = find_relation(nspid, "shape");
+		new.rate_policy = find_relation(nspid, "rate_policy");
 		read_epoch(&new);
 		/* what has changed meanwhile is for the next use */
 		new.valid = (before == invalidations);
@@ -205,6 +207,12 @@ Oid
 poll_catalog_shape(void)
 {
 	return get_relations()->shape;
+}
+
+Oid
+poll_catalog_rate_policy(void)
+{
+	return get_relations()->rate_policy;
 }
 
 const pg_uuid_t *
@@ -450,16 +458,16 @@ poll_catalog_owner(Oid relid)
 	return owner;
 }
 
-/* Statement trigger on poll.feed: all backends read the registry again. */
+/* Statement trigger on poll.feed and others: all backends read them again. */
 Datum
-poll_ext_feed_changed(PG_FUNCTION_ARGS)
+poll_ext_invalidate(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s.feed_changed\" was not called as a trigger", POLL_SCHEMA)));
+				 errmsg("function \"%s.invalidate\" was not called as a trigger", POLL_SCHEMA)));
 	CacheInvalidateRelcache(trigdata->tg_relation);
 	return PointerGetDatum(NULL);
 }

@@ -36,6 +36,7 @@ extern Oid	poll_catalog_change_index(void);
 extern Oid	poll_catalog_feed(void);
 extern Oid	poll_catalog_tick(void);
 extern Oid	poll_catalog_tick_index(void);
+extern Oid	poll_catalog_rate_policy(void);
 extern Oid	poll_catalog_shape(void);
 
 /*

@@ -6,15 +6,49 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "guc.h"
 
+int			poll_client_ipv4_prefix = 32;
+int			poll_client_ipv6_prefix = 64;
+double		poll_debug_rate_clock = -1;
 int			poll_max_scan = 50000;
+int			poll_rate_entries = 65536;
 
 void
 poll_guc_install(void)
 {
+	/*
+	 * Which part of an address is the client, for poll.client_network().  An
+	 * IPv6 user commonly has a /64, many have a /56.  Who could set it could
+	 * choose who to be.
+	 */
+	DefineCustomIntVariable("poll_ext.client_ipv4_prefix",
+							"Sets the length of the network that stands for an IPv4 client.",
+							NULL,
+							&poll_client_ipv4_prefix,
+							32, 0, 32,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("poll_ext.client_ipv6_prefix",
+							"Sets the length of the network that stands for an IPv6 client.",
+							NULL,
+							&poll_client_ipv6_prefix,
+							64, 0, 128,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	/*
+	 * Rate limits of this session see this time instead of the server's, so
+	 * that tests need not wait.
+	 */
+	DefineCustomRealVariable("poll_ext.debug_rate_clock",
+							 "Sets the time that rate limits see, in seconds.",
+							 "-1 is the real one.",
+							 &poll_debug_rate_clock,
+							 -1, -1, 1e9,
+							 PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+
 	/*
 	 * How many entries of the change log one poll may read.  A poll returns a
 	 * row for each key, however often it changed, so a row that changes all
@@ -28,6 +62,19 @@ poll_guc_install(void)
 							&poll_max_scan,
 							50000, 1, INT_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	/*
+	 * How many clients rate limits can tell apart at a time, of all databases
+	 * and endpoints together; each takes 72 bytes of shared memory, from the
+	 * start of the server.  Without shared_preload_libraries it has no effect.
+	 */
+	DefineCustomIntVariable("poll_ext.rate_entries",
+							"Sets how many clients of rate limits are remembered.",
+							"0 switches rate limits off.",
+							&poll_rate_entries,
+							65536, 0, 16777216,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("poll_ext");
 }

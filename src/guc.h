@@ -5,7 +5,11 @@
 #ifndef POLL_GUC_H
 #define POLL_GUC_H
 
+extern PGDLLIMPORT int poll_client_ipv4_prefix;
+extern PGDLLIMPORT int poll_client_ipv6_prefix;
+extern PGDLLIMPORT double poll_debug_rate_clock;
 extern PGDLLIMPORT int poll_max_scan;
+extern PGDLLIMPORT int poll_rate_entries;
 
 /* Called by _PG_init(). */
 extern void poll_guc_install(void);

@@ -43,6 +43,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "ratetable.h"
 #include "shmem.h"
 
 #define FLUSHED_SLOTS	16384	/* a power of two; 8 bytes each */
@@ -74,6 +75,7 @@ shmem_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(PollShared)));
+	poll_ratetable_shmem_request();
 }
 
 static void
@@ -108,6 +110,7 @@ shmem_startup(void)
 		for (int i = 0; i < MAX_DATABASES; i++)
 			database_init(&shared->databases[i], true);
 	}
+	poll_ratetable_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -228,7 +228,7 @@ sub registry
 	  . lines($db, $IDS) . "\n"
 	  . lines($db, <<'SQL') . "\n" . lines($db, 'SELECT evtname, evtevent, evtenabled FROM pg_event_trigger ORDER BY 1');
 SELECT tgrelid::regclass, tgname, tgenabled, tgparentid <> 0 FROM pg_trigger
- WHERE tgname ~ '^poll_|^feed_changed$' ORDER BY tgrelid::regclass::text, tgname
+ WHERE tgname ~ '^poll_|^invalidate$' ORDER BY tgrelid::regclass::text, tgname
 SQL
 }
 
@@ -402,7 +402,7 @@ $before{cursors} = { cursors_of($db, $start) };
 $before{registry} = registry($db);
 $before{ids} = lines($db, $IDS);
 like($before{registry}, qr/^$_\|A/m, "$_ is enabled always")
-  foreach 'poll.feed\|feed_changed', 'parted\|poll_capture_3', 'parted_low\|poll_truncate_3', 'poll_ddl_end\|ddl_command_end',
+  foreach 'poll.feed\|invalidate', 'parted\|poll_capture_3', 'parted_low\|poll_truncate_3', 'poll_ddl_end\|ddl_command_end',
   'poll_ddl_drop\|sql_drop', 'poll_ddl_rewrite\|table_rewrite';
 $last_id = fetch_value($db, 'SELECT last_value FROM poll.feed_id_seq');
 $db->disconnect;

@@ -1,0 +1,245 @@
+/*
+ * rate.c
+ *		Rate limits: the functions that check them.
+ *
+ * A check counts in shared memory and touches no table, so it works in READ
+ * ONLY transactions and on standbys, and what was spent stays spent when the
+ * transaction rolls back.  It costs as much as a few cache misses.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/builtins.h"
+
+#include "error.h"
+#include "guc.h"
+#include "rate.h"
+
+#define MAX_CLIENT_LENGTH	1024
+
+PG_FUNCTION_INFO_V1(poll_ext_rate_check);
+PG_FUNCTION_INFO_V1(poll_ext_rate_peek);
+PG_FUNCTION_INFO_V1(poll_ext_rate_reset);
+PG_FUNCTION_INFO_V1(poll_ext_rate_counters);
+
+/* Microseconds of a clock that nobody sets. */
+static int64
+now_us(void)
+{
+	instr_time	now;
+
+	if (poll_debug_rate_clock >= 0)
+		return (int64) rint(poll_debug_rate_clock * 1000000);
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+static void
+bad_request(const char *message)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_POLL_BAD_REQUEST),
+			 errmsg_internal("%s", message)));
+}
+
+/* The owner of a counter: a client under a policy, of a database. */
+static PollRateOwner
+make_owner(const PollPolicy *policy, const char *client, Size length)
+{
+	char		buffer[sizeof(PollRateOwner) + MAX_CLIENT_LENGTH];
+
+	memcpy(buffer, &policy->owner, sizeof(PollRateOwner));
+	memcpy(buffer + sizeof(PollRateOwner), client, length);
+	return poll_ratetable_hash(buffer, sizeof(PollRateOwner) + length);
+}
+
+static void
+check_client(Size length)
+{
+	if (length == 0)
+		bad_request("client must not be empty");
+	if (length > MAX_CLIENT_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("client is too long"),
+				 errdetail("It has %zu bytes; at most %d are allowed.", length, MAX_CLIENT_LENGTH)));
+}
+
+static void
+check_cost(int32 cost, const PollPolicy *policy)
+{
+	if (cost < 1)
+		bad_request("cost must be at least 1");
+	if (policy != NULL && cost > policy->limit.burst)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_BAD_REQUEST),
+				 errmsg("cost is more than a client can ever spend at once"),
+				 errdetail("It is %d; the policy of endpoint \"%s\" allows %d.", cost,
+						   NameStr(policy->name), policy->limit.burst)));
+}
+
+PollRate
+poll_rate_check(const char *client, Size client_length, const char *endpoint,
+				Size endpoint_length, int32 cost, bool peek)
+{
+	PollRate	rate;
+	PollRateOwner owner;
+	PollCounter counter;
+	int64		now;
+
+	poll_ratetable_require();
+	check_client(client_length);
+	rate.policy = poll_policy_find(endpoint, endpoint_length);
+	check_cost(cost, rate.policy);
+	if (rate.policy == NULL)
+	{
+		rate.allowed = true;
+		return rate;
+	}
+
+	now = now_us();
+	owner = make_owner(rate.policy, client, client_length);
+	if (peek)
+		poll_ratetable_peek(&owner, &rate.policy->limit, &rate.policy->endpoint, now, &counter);
+	else
+		rate.allowed = poll_ratetable_take(&owner, &rate.policy->limit, &rate.policy->endpoint,
+										   now, cost, &counter);
+	rate.left = poll_limiter_left(&counter, &rate.policy->limit, now, cost);
+	if (peek)
+		rate.allowed = rate.left.retry_after == 0;
+	else if (rate.allowed)
+		rate.left.retry_after = 0;
+	return rate;
+}
+
+/* The text argument, which must not be null. */
+static text *
+text_arg(FunctionCallInfo fcinfo, int argno, const char *message)
+{
+	if (PG_ARGISNULL(argno))
+		bad_request(message);
+	return PG_GETARG_TEXT_PP(argno);
+}
+
+static Datum
+rate_result(FunctionCallInfo fcinfo, const PollRate *rate)
+{
+	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+	Datum		values[5];
+	bool		nulls[5] = {0};
+
+	if (desc == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+
+		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+		fcinfo->flinfo->fn_extra = desc;
+		MemoryContextSwitchTo(old);
+	}
+	values[0] = BoolGetDatum(rate->allowed);
+	if (rate->policy != NULL)
+	{
+		values[1] = Int32GetDatum(rate->policy->limit.quota);
+		values[2] = Int32GetDatum(rate->left.remaining);
+		values[3] = Float8GetDatum(rate->left.retry_after / 1e6);
+		values[4] = Float8GetDatum(rate->left.reset_after / 1e6);
+	}
+	else
+	{
+		nulls[1] = nulls[2] = true;
+		values[3] = values[4] = Float8GetDatum(0);
+	}
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+static Datum
+check(FunctionCallInfo fcinfo, bool peek)
+{
+	text	   *client = text_arg(fcinfo, 0, "client must not be null");
+	text	   *endpoint = text_arg(fcinfo, 1, "endpoint must not be null");
+	PollRate	rate;
+
+	if (PG_ARGISNULL(2))
+		bad_request("cost must not be null");
+	rate = poll_rate_check(VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client),
+						   VARDATA_ANY(endpoint), VARSIZE_ANY_EXHDR(endpoint),
+						   PG_GETARG_INT32(2), peek);
+	return rate_result(fcinfo, &rate);
+}
+
+/*
+ * poll.rate_check(client text, endpoint text, cost int) returns (allowed bool,
+ * quota int, remaining int, retry_after float8, reset_after float8)
+ */
+Datum
+poll_ext_rate_check(PG_FUNCTION_ARGS)
+{
+	return check(fcinfo, false);
+}
+
+/* poll.rate_peek(...), the same */
+Datum
+poll_ext_rate_peek(PG_FUNCTION_ARGS)
+{
+	return check(fcinfo, true);
+}
+
+/* poll.rate_reset(client text, endpoint text) returns bool */
+Datum
+poll_ext_rate_reset(PG_FUNCTION_ARGS)
+{
+	text	   *client = text_arg(fcinfo, 0, "client must not be null");
+	text	   *endpoint = text_arg(fcinfo, 1, "endpoint must not be null");
+	const PollPolicy *policy;
+	PollRateOwner owner;
+
+	poll_ratetable_require();
+	check_client(VARSIZE_ANY_EXHDR(client));
+	policy = poll_policy_find(VARDATA_ANY(endpoint), VARSIZE_ANY_EXHDR(endpoint));
+	if (policy == NULL)
+		PG_RETURN_BOOL(false);
+	owner = make_owner(policy, VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client));
+	PG_RETURN_BOOL(poll_ratetable_forget(&owner));
+}
+
+/*
+ * poll.rate_counters() returns setof (endpoint text, entries bigint,
+ * checks bigint, denials bigint, evictions bigint, overflows bigint): of this
+ * database
+ */
+Datum
+poll_ext_rate_counters(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	PollRateInfo *list;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	poll_ratetable_require();
+	list = poll_ratetable_list(&n);
+	poll_ratetable_count(list, n, now_us());
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[6];
+		bool		nulls[6] = {0};
+
+		if (list[i].database != MyDatabaseId)
+			continue;
+		values[0] = CStringGetTextDatum(NameStr(list[i].name));
+		values[1] = Int64GetDatum(list[i].entries);
+		values[2] = Int64GetDatum(list[i].checks);
+		values[3] = Int64GetDatum(list[i].denials);
+		values[4] = Int64GetDatum(list[i].evictions);
+		values[5] = Int64GetDatum(list[i].overflows);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
