@@ -59,10 +59,11 @@ fade(const PollLimit *limit)
 static void
 window_advance(PollCounter *counter, const PollLimit *limit, int64 now)
 {
-	int64		n = (now - counter->at) / bucket_us(limit);
+	int64		n;
 
-	if (n <= 0)
+	if (now - counter->at < bucket_us(limit))
 		return;
+	n = (now - counter->at) / bucket_us(limit);
 	if (n > OLDEST)
 		poll_limiter_clear(counter, now);
 	else
@@ -88,15 +89,21 @@ window_sum(const PollCounter *counter, int buckets)
 static int64
 window_spent(const PollCounter *counter, const PollLimit *limit, int64 now)
 {
-	int64		elapsed = Max(now - counter->at, 0);
-	int64		faded = counter->counts[OLDEST] * elapsed / bucket_us(limit);
+	int64		spent = window_sum(counter, OLDEST + 1);
 
-	return window_sum(counter, OLDEST + 1) - Min(faded, fade(limit));
+	if (counter->counts[OLDEST] > 0)
+	{
+		int64		elapsed = Max(now - counter->at, 0);
+		int64		faded = counter->counts[OLDEST] * elapsed / bucket_us(limit);
+
+		spent -= Min(faded, fade(limit));
+	}
+	return spent;
 }
 
 /*
- * When the cost can be paid: after n more sub-buckets, the time at which the
- * one that is oldest then has faded enough.
+ * When the cost, which is too much now, can be paid: after n more sub-buckets,
+ * at the time at which the one that is oldest then has faded enough.
  */
 static int64
 window_retry(const PollCounter *counter, const PollLimit *limit, int64 now, int32 cost)
@@ -117,7 +124,7 @@ window_retry(const PollCounter *counter, const PollLimit *limit, int64 now, int3
 			break;
 		}
 	}
-	return Max(at - now, 0);
+	return at - now;
 }
 
 static int64
@@ -212,8 +219,10 @@ poll_limiter_left(const PollCounter *counter, const PollLimit *limit, int64 now,
 	}
 	else
 	{
-		left.remaining = Max(limit->quota - window_spent(&copy, limit, now), 0);
-		left.retry_after = window_retry(&copy, limit, now, cost);
+		int64		rest = limit->quota - window_spent(&copy, limit, now);
+
+		left.remaining = Max(rest, 0);
+		left.retry_after = cost > rest ? window_retry(&copy, limit, now, cost) : 0;
 		left.reset_after = window_reset(&copy, limit, now);
 	}
 	return left;

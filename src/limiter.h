@@ -29,14 +29,13 @@ typedef struct PollLimit
 	int32		burst;			/* and at once: the quota, but for gcra */
 } PollLimit;
 
-/* 64 bytes: a line of the processor's cache */
 typedef struct PollCounter
 {
 	int64		at;				/* window, strict: when the newest sub-bucket
 								 * began; gcra: when it last leaked */
 	uint32		counts[POLL_LIMITER_BUCKETS + 1];	/* newest first; gcra: the
 													 * level, in two parts */
-	uint32		owner[3];		/* of whoever stores it, not looked at here */
+	uint32		owner;			/* for whoever stores it */
 } PollCounter;
 
 typedef struct PollQuotaLeft
@@ -46,7 +45,7 @@ typedef struct PollQuotaLeft
 	int64		reset_after;	/* until all is forgotten */
 } PollQuotaLeft;
 
-/* Makes it the counter of a client that was never seen; leaves owner alone. */
+/* Makes it the counter of a client that was never seen; owner stays. */
 extern void poll_limiter_clear(PollCounter *counter, int64 now);
 
 /* Spends the cost, at most the limit's burst, if it can be paid. */

@@ -208,14 +208,36 @@ load(void)
 	PG_END_TRY();
 }
 
+/*
+ * The policy in force at an endpoint, or NULL.  Most calls are about the same
+ * endpoint as the one before.
+ */
 static PollPolicy *
-find(const char *name)
+find(const char *endpoint, Size length)
 {
-	/* policies of others are in force in the middle of a transaction, too */
+	static char last_name[NAMEDATALEN];
+	static Size last_length;
+	static PollPolicy *last = NULL;
+
+	/* what others commit is in force in the middle of a transaction, too */
 	AcceptInvalidationMessages();
 	if (policies_stale)
+	{
+		last_length = NAMEDATALEN;
 		load();
-	return hash_search(policies, name, HASH_FIND, NULL);
+	}
+	if (length >= NAMEDATALEN)
+		return hash_search(policies, POLL_POLICY_DEFAULT, HASH_FIND, NULL);
+	if (length != last_length || memcmp(endpoint, last_name, length) != 0)
+	{
+		memcpy(last_name, endpoint, length);
+		last_name[length] = '\0';
+		last_length = length;
+		last = hash_search(policies, last_name, HASH_FIND, NULL);
+		if (last == NULL)
+			last = hash_search(policies, POLL_POLICY_DEFAULT, HASH_FIND, NULL);
+	}
+	return last;
 }
 
 void
@@ -256,52 +278,30 @@ release_dead(void)
 	pfree(list);
 }
 
-/* Finds, or makes, the endpoint, and what stands for the policy in hashes. */
+/* Finds, or makes, the endpoint. */
 static void
 make_known(PollPolicy *policy)
 {
-	struct
-	{
-		Oid			database;
-		int32		algorithm;
-		int32		interval;
-		NameData	name;
-	}			parts;
+	const char *name = NameStr(policy->name);
 
-	if (!poll_ratetable_endpoint(NameStr(policy->name), &policy->limit, &policy->endpoint))
+	if (!poll_ratetable_endpoint(name, &policy->limit, &policy->endpoint))
 	{
 		release_dead();
-		if (!poll_ratetable_endpoint(NameStr(policy->name), &policy->limit, &policy->endpoint))
+		if (!poll_ratetable_endpoint(name, &policy->limit, &policy->endpoint))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("too many rate policies"),
 					 errdetail("The databases of a server can have %d together.",
 							   POLL_RATETABLE_MAX_ENDPOINTS)));
 	}
-
-	memset(&parts, 0, sizeof(parts));
-	parts.database = MyDatabaseId;
-	parts.algorithm = policy->limit.algorithm;
-	parts.interval = policy->limit.interval;
-	namestrcpy(&parts.name, NameStr(policy->name));
-	policy->owner = poll_ratetable_hash(&parts, sizeof(parts));
 	policy->known = true;
 }
 
 const PollPolicy *
 poll_policy_find(const char *endpoint, Size length)
 {
-	char		name[NAMEDATALEN];
-	PollPolicy *policy = NULL;
+	PollPolicy *policy = find(endpoint, length);
 
-	if (length < NAMEDATALEN)
-	{
-		memcpy(name, endpoint, length);
-		name[length] = '\0';
-		policy = find(name);
-	}
-	if (policy == NULL)
-		policy = find(POLL_POLICY_DEFAULT);
 	if (policy != NULL && !(policy->known && poll_ratetable_endpoint_valid(&policy->endpoint)))
 		make_known(policy);
 	return policy;

@@ -15,9 +15,8 @@ typedef struct PollPolicy
 {
 	NameData	name;			/* hash key: the endpoint */
 	PollLimit	limit;
+	bool		known;			/* is this set? */
 	PollRateEndpoint endpoint;
-	PollRateOwner owner;		/* stands for database and policy in hashes */
-	bool		known;			/* are the last two set? */
 } PollPolicy;
 
 /*

@@ -48,15 +48,15 @@ bad_request(const char *message)
 			 errmsg_internal("%s", message)));
 }
 
-/* The owner of a counter: a client under a policy, of a database. */
+/* The owner of a counter: a client at an endpoint. */
 static PollRateOwner
 make_owner(const PollPolicy *policy, const char *client, Size length)
 {
-	char		buffer[sizeof(PollRateOwner) + MAX_CLIENT_LENGTH];
+	char		buffer[sizeof(PollRateEndpoint) + MAX_CLIENT_LENGTH];
 
-	memcpy(buffer, &policy->owner, sizeof(PollRateOwner));
-	memcpy(buffer + sizeof(PollRateOwner), client, length);
-	return poll_ratetable_hash(buffer, sizeof(PollRateOwner) + length);
+	memcpy(buffer, &policy->endpoint, sizeof(PollRateEndpoint));
+	memcpy(buffer + sizeof(PollRateEndpoint), client, length);
+	return poll_ratetable_hash(buffer, sizeof(PollRateEndpoint) + length);
 }
 
 static void
@@ -103,8 +103,9 @@ poll_rate_check(const char *client, Size client_length, const char *endpoint,
 		return rate;
 	}
 
-	now = now_us();
 	owner = make_owner(rate.policy, client, client_length);
+	poll_ratetable_prefetch(&owner);
+	now = now_us();
 	if (peek)
 		poll_ratetable_peek(&owner, &rate.policy->limit, &rate.policy->endpoint, now, &counter);
 	else
@@ -207,7 +208,7 @@ poll_ext_rate_reset(PG_FUNCTION_ARGS)
 	if (policy == NULL)
 		PG_RETURN_BOOL(false);
 	owner = make_owner(policy, VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client));
-	PG_RETURN_BOOL(poll_ratetable_forget(&owner));
+	PG_RETURN_BOOL(poll_ratetable_forget(&owner, &policy->endpoint));
 }
 
 /*

@@ -3,10 +3,10 @@
  *		The counters of all clients, in shared memory.
  *
  * The memory is fixed at the start of the server, whatever clients do: sets of
- * eight counters each.  A client has one set, from a keyed hash of who it is,
- * and any of the counters in it.  The key is random and new at each start, so
- * nobody can choose names that meet in one set.  128 bits of the hash stand for
- * the name: two clients never share a counter, and no name is stored.
+ * eight entries of 64 bytes.  A client has one set, from a keyed hash of who it
+ * is, and any of the entries in it.  The key is random and new at each start,
+ * so nobody can choose names that meet in one set.  The hash, of 128 bits,
+ * stands for the name: no name is stored.
  *
  * A client that is new to a full set takes the place of one of which nothing is
  * remembered any more, else of the one that has spent the smallest part of its
@@ -16,16 +16,22 @@
  * would set it free.  If all eight are such, a new client is charged to a
  * counter of its endpoint that all clients share which find no room.
  *
- * Endpoints are few.  They have a number, which counters carry, so that a
- * counter can be judged (and counted) without knowing its client.  One is made
- * at the first check of a policy, and again if its algorithm or interval
- * changes, since counters mean nothing under another one; and it stays until
- * the room is needed.
+ * Endpoints are few.  They have a number, which entries carry, so that an entry
+ * can be judged (and counted) without knowing its client.  One is made at the
+ * first check of a policy, and again if its algorithm or interval changes,
+ * since counters mean nothing under another one; and it stays until the room
+ * is needed.
  *
- * Locking: a spinlock for each set, which protects all in it, and one for each
- * endpoint, for its shared counter; they are held for some tens of
- * instructions, a few hundred if a victim is looked for, and never two at a
- * time.  The name of an endpoint changes under RatetableLock, exclusively, and
+ * Locking.  What costs is the memory of the table, which no cache holds: a
+ * check should touch one line of it.  So a client is first put, and looked for,
+ * at one entry of its set, its home, and most are there.  An entry has a lock of
+ * its own, a bit of its head, that protects its counter; its head says whose it
+ * is, as good as surely, before it is locked.  Whose it is may change only under
+ * the set's spinlock (sets share some) and the entry's lock, taken in this
+ * order; a check that does not find its client at home takes the set's first.
+ * The shared counter of an endpoint has a spinlock, taken with no other.  All
+ * are held for some tens of instructions, a few hundred if a victim is looked
+ * for.  The name of an endpoint changes under RatetableLock, exclusively, and
  * the rest of it is atomic.  An endpoint may be given to another name just
  * before it is used: that can only make a figure in a statistic wrong.
  */
@@ -34,6 +40,7 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
+#include "storage/s_lock.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
@@ -43,27 +50,33 @@
 #include "siphash.h"
 
 #define WAYS			8
+#define SET_LOCKS		128
 #define MAX_ENDPOINTS	POLL_RATETABLE_MAX_ENDPOINTS
 #define LWLOCK_TRANCHE	"poll_ext"
-#define LINE			64
+#define LINE			64		/* of the processor's cache */
 
-/* the first line of a set: what is needed to find a counter in it */
-typedef struct PollRateHead
+typedef struct PollRateEntry
 {
-	slock_t		lock;
-	uint16		endpoint[WAYS];
-	uint32		tag[WAYS];		/* of the hash; 0: the counter is free */
-} PollRateHead;
+	PollCounter counter;		/* its owner is a part of the hash, like: */
+	uint32		hash;
+	pg_atomic_uint32 head;		/* 0: free; else HEAD_... */
+} PollRateEntry;
+
+/* From the top: the lock, the endpoint's number + 1, 16 bits of the hash. */
+#define HEAD_LOCK				((uint32) 1 << 31)
+#define HEAD_MAKE(number, bits)	(((uint32) (number) + 1) << 16 | (uint16) (bits))
+#define HEAD_NUMBER(head)		((int) (((head) & ~HEAD_LOCK) >> 16) - 1)
 
 typedef struct PollRateSet
 {
-	union
-	{
-		PollRateHead head;
-		char		line[LINE];
-	}			u;
-	PollCounter counters[WAYS];
+	PollRateEntry entries[WAYS];
 } PollRateSet;
+
+typedef union PollRateSetLock
+{
+	slock_t		lock;
+	char		line[LINE];
+} PollRateSetLock;
 
 typedef struct PollRateSlot
 {
@@ -90,11 +103,11 @@ typedef struct PollRateTable
 {
 	uint64		key[2];
 	uint32		nsets;
+	PollRateSetLock set_locks[SET_LOCKS];
 	PollRateSlot slots[MAX_ENDPOINTS];
 } PollRateTable;
 
-StaticAssertDecl(sizeof(PollCounter) == LINE, "a counter is a line");
-StaticAssertDecl(sizeof(PollRateSet) == (1 + WAYS) * LINE, "so is the head of a set");
+StaticAssertDecl(sizeof(PollRateEntry) == LINE, "an entry is a line");
 
 static PollRateTable *table = NULL;
 static PollRateSet *sets;
@@ -166,11 +179,14 @@ poll_ratetable_shmem_init(void)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random key for rate limits")));
 	table->nsets = set_count();
+	for (int i = 0; i < SET_LOCKS; i++)
+		SpinLockInit(&table->set_locks[i].lock);
 	for (int i = 0; i < MAX_ENDPOINTS; i++)
 		slot_init(&table->slots[i]);
 	memset(sets, 0, mul_size(table->nsets, sizeof(PollRateSet)));
 	for (uint32 i = 0; i < table->nsets; i++)
-		SpinLockInit(&sets[i].u.head.lock);
+		for (int way = 0; way < WAYS; way++)
+			pg_atomic_init_u32(&sets[i].entries[way].head, 0);
 }
 
 void
@@ -196,6 +212,78 @@ poll_ratetable_hash(const void *data, Size length)
 
 	poll_siphash(table->key, data, length, owner.hash);
 	return owner;
+}
+
+/* ---- entries ---- */
+
+static slock_t *
+set_lock(const PollRateSet *set)
+{
+	return &table->set_locks[(set - sets) % SET_LOCKS].lock;
+}
+
+/* Locks the entry, but only while it has that head, and it is not free. */
+static bool
+lock_entry(PollRateEntry *entry, uint32 head)
+{
+	SpinDelayStatus delay;
+	uint32		seen = pg_atomic_read_u32(&entry->head);
+	bool		locked = false;
+
+	if (seen == head && pg_atomic_compare_exchange_u32(&entry->head, &seen, head | HEAD_LOCK))
+		return true;
+
+	init_local_spin_delay(&delay);
+	while ((seen & ~HEAD_LOCK) == head)
+	{
+		seen = head;
+		if (pg_atomic_compare_exchange_u32(&entry->head, &seen, head | HEAD_LOCK))
+		{
+			locked = true;
+			break;
+		}
+		perform_spin_delay(&delay);
+	}
+	finish_spin_delay(&delay);
+	return locked;
+}
+
+/* Unlocks it; from now on it has that head. */
+static void
+unlock_entry(PollRateEntry *entry, uint32 head)
+{
+	pg_read_barrier();
+	pg_write_barrier();
+	pg_atomic_write_u32(&entry->head, head);
+}
+
+/*
+ * Copies an entry's counter and returns the number of its endpoint; -1 for a
+ * free one.
+ */
+static int
+read_entry(PollRateEntry *entry, PollCounter *counter)
+{
+	uint32		head;
+
+	while ((head = pg_atomic_read_u32(&entry->head) & ~HEAD_LOCK) != 0)
+		if (lock_entry(entry, head))
+		{
+			*counter = entry->counter;
+			unlock_entry(entry, head);
+			return HEAD_NUMBER(head);
+		}
+	return -1;
+}
+
+/* The caller has locked the set. */
+static void
+free_entry(PollRateEntry *entry)
+{
+	uint32		head = pg_atomic_read_u32(&entry->head) & ~HEAD_LOCK;
+
+	if (head != 0 && lock_entry(entry, head))
+		unlock_entry(entry, 0);
 }
 
 /* ---- endpoints ---- */
@@ -259,19 +347,22 @@ poll_ratetable_endpoint_valid(const PollRateEndpoint *endpoint)
 	return pg_atomic_read_u32(&table->slots[endpoint->number].generation) == endpoint->generation;
 }
 
-/* Frees the counters of these endpoints. */
+/* Frees the entries of these endpoints. */
 static void
 forget_endpoints(const bool *released)
 {
 	for (uint32 i = 0; i < table->nsets; i++)
 	{
-		PollRateHead *head = &sets[i].u.head;
-
-		SpinLockAcquire(&head->lock);
+		SpinLockAcquire(set_lock(&sets[i]));
 		for (int way = 0; way < WAYS; way++)
-			if (released[head->endpoint[way]])
-				head->tag[way] = 0;
-		SpinLockRelease(&head->lock);
+		{
+			PollRateEntry *entry = &sets[i].entries[way];
+			int			number = HEAD_NUMBER(pg_atomic_read_u32(&entry->head));
+
+			if (number >= 0 && released[number])
+				free_entry(entry);
+		}
+		SpinLockRelease(set_lock(&sets[i]));
 	}
 }
 
@@ -294,77 +385,149 @@ poll_ratetable_release(const PollRateEndpoint *endpoints, int n)
 	LWLockRelease(RatetableLock);
 }
 
-/* ---- counters ---- */
-
-static uint32
-owner_tag(const PollRateOwner *owner)
-{
-	return Max((uint32) owner->hash[0], 1);
-}
+/* ---- clients ---- */
 
 static PollRateSet *
 owner_set(const PollRateOwner *owner)
 {
-	return &sets[(owner->hash[0] >> 32) * table->nsets >> 32];
+	return &sets[(owner->hash[1] >> 32) * table->nsets >> 32];
 }
 
-static void
-set_owner(PollCounter *counter, const PollRateOwner *owner)
-{
-	counter->owner[0] = owner->hash[0] >> 32;
-	counter->owner[1] = (uint32) owner->hash[1];
-	counter->owner[2] = owner->hash[1] >> 32;
-}
-
-static bool
-is_owner(const PollCounter *counter, const PollRateOwner *owner)
-{
-	return counter->owner[0] == owner->hash[0] >> 32 &&
-		counter->owner[1] == (uint32) owner->hash[1] &&
-		counter->owner[2] == owner->hash[1] >> 32;
-}
-
-/* The owner's counter in its set, or -1. */
 static int
-find_counter(const PollRateSet *set, const PollRateOwner *owner)
+home_way(const PollRateOwner *owner)
 {
-	uint32		tag = owner_tag(owner);
+	return (owner->hash[1] >> 16) % WAYS;
+}
 
+static uint32
+owner_head(const PollRateOwner *owner, const PollRateEndpoint *endpoint)
+{
+	return HEAD_MAKE(endpoint->number, owner->hash[1]);
+}
+
+void
+poll_ratetable_prefetch(const PollRateOwner *owner)
+{
+	__builtin_prefetch(&owner_set(owner)->entries[home_way(owner)], 1);
+}
+
+/* Locks the entry if it is the owner's. */
+static bool
+lock_if_owner(PollRateEntry *entry, const PollRateOwner *owner, uint32 head)
+{
+	if (!lock_entry(entry, head))
+		return false;
+	if (entry->counter.owner == (uint32) (owner->hash[0] >> 32) &&
+		entry->hash == (uint32) owner->hash[0])
+		return true;
+	unlock_entry(entry, head);
+	return false;
+}
+
+/* The owner's entry, locked, or NULL; the caller has locked the set. */
+static PollRateEntry *
+find_in_set(PollRateSet *set, const PollRateOwner *owner, uint32 head)
+{
 	for (int way = 0; way < WAYS; way++)
-		if (set->u.head.tag[way] == tag && is_owner(&set->counters[way], owner))
-			return way;
-	return -1;
+		if (lock_if_owner(&set->entries[way], owner, head))
+			return &set->entries[way];
+	return NULL;
 }
 
 /*
- * The counter to give to a new client, or -1.  *evicts: somebody is forgotten
- * by it.
+ * The entry to give to a new client, or NULL.  *evicted: the endpoint of who is
+ * forgotten by it, or -1.  The caller has locked the set.
  */
-static int
-find_victim(const PollRateSet *set, int64 now, bool *evicts)
+static PollRateEntry *
+find_victim(PollRateSet *set, const PollRateOwner *owner, int64 now, int *evicted)
 {
-	int			victim = -1;
+	PollRateEntry *victim = NULL;
 	double		least = 1.0;
+	int64		least_at = PG_INT64_MAX;
 
-	*evicts = false;
-	for (int way = 0; way < WAYS; way++)
-		if (set->u.head.tag[way] == 0)
-			return way;
-	for (int way = 0; way < WAYS; way++)
+	*evicted = -1;
+	for (int i = 0; i < WAYS; i++)
 	{
-		const PollCounter *counter = &set->counters[way];
-		PollLimit	limit = slot_limit(&table->slots[set->u.head.endpoint[way]]);
-		double		spent = poll_limiter_spent(counter, &limit, now);
+		PollRateEntry *entry = &set->entries[(home_way(owner) + i) % WAYS];
+		PollCounter counter;
+		PollLimit	limit;
+		double		spent;
+		int			number = read_entry(entry, &counter);
 
-		if (spent < least ||
-			(victim >= 0 && spent == least && counter->at < set->counters[victim].at))
+		if (number < 0)
 		{
-			victim = way;
+			*evicted = -1;
+			return entry;
+		}
+		limit = slot_limit(&table->slots[number]);
+		spent = poll_limiter_spent(&counter, &limit, now);
+		if (spent < least || (spent == least && victim != NULL && counter.at < least_at))
+		{
+			victim = entry;
 			least = spent;
+			least_at = counter.at;
+			*evicted = spent > 0 ? number : -1;
 		}
 	}
-	*evicts = least > 0;
 	return victim;
+}
+
+/*
+ * Locks the victim, unless it has spent everything meanwhile.  The caller has
+ * locked the set, so it is still the same client's.
+ */
+static bool
+lock_victim(PollRateEntry *victim, int64 now)
+{
+	uint32		head = pg_atomic_read_u32(&victim->head) & ~HEAD_LOCK;
+	PollLimit	limit;
+
+	if (head == 0)
+		return true;			/* only who has the set's lock can take it */
+	lock_entry(victim, head);
+	limit = slot_limit(&table->slots[HEAD_NUMBER(head)]);
+	if (poll_limiter_spent(&victim->counter, &limit, now) < 1.0)
+		return true;
+	unlock_entry(victim, head);
+	return false;
+}
+
+/*
+ * Gives an entry to the owner and returns it, locked; NULL if there is none to
+ * give.  The caller has locked the set.
+ */
+static PollRateEntry *
+new_entry(PollRateSet *set, const PollRateOwner *owner, uint32 head, int64 now, int *evicted)
+{
+	PollRateEntry *entry;
+
+	do
+	{
+		entry = find_victim(set, owner, now, evicted);
+		if (entry == NULL)
+			return NULL;
+	} while (!lock_victim(entry, now));
+
+	poll_limiter_clear(&entry->counter, now);
+	entry->counter.owner = owner->hash[0] >> 32;
+	entry->hash = (uint32) owner->hash[0];
+	pg_write_barrier();
+	pg_atomic_write_u32(&entry->head, head | HEAD_LOCK);
+	return entry;
+}
+
+static bool
+charge_overflow(PollRateSlot *slot, const PollLimit *limit, int64 now, int32 cost,
+				PollCounter *counter)
+{
+	bool		taken;
+
+	SpinLockAcquire(&slot->lock);
+	taken = poll_limiter_take(&slot->overflow, limit, now, cost);
+	*counter = slot->overflow;
+	SpinLockRelease(&slot->lock);
+	pg_atomic_fetch_add_u64(&slot->overflows, 1);
+	return taken;
 }
 
 bool
@@ -374,43 +537,35 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 {
 	PollRateSlot *slot = &table->slots[endpoint->number];
 	PollRateSet *set = owner_set(owner);
-	PollRateHead *head = &set->u.head;
+	PollRateEntry *entry = &set->entries[home_way(owner)];
+	uint32		head = owner_head(owner, endpoint);
+	bool		at_home = lock_if_owner(entry, owner, head);
 	int			evicted = -1;
-	bool		taken = false;
-	bool		evicts;
-	int			way;
+	bool		taken;
 
 	if (pg_atomic_read_u32(&slot->quota) != limit->quota)
 		pg_atomic_write_u32(&slot->quota, limit->quota);
 	if (pg_atomic_read_u32(&slot->burst) != limit->burst)
 		pg_atomic_write_u32(&slot->burst, limit->burst);
 
-	SpinLockAcquire(&head->lock);
-	way = find_counter(set, owner);
-	if (way < 0 && (way = find_victim(set, now, &evicts)) >= 0)
+	if (!at_home)
 	{
-		if (evicts)
-			evicted = head->endpoint[way];
-		head->tag[way] = owner_tag(owner);
-		head->endpoint[way] = endpoint->number;
-		set_owner(&set->counters[way], owner);
-		poll_limiter_clear(&set->counters[way], now);
+		SpinLockAcquire(set_lock(set));
+		entry = find_in_set(set, owner, head);
+		if (entry == NULL)
+			entry = new_entry(set, owner, head, now, &evicted);
 	}
-	if (way >= 0)
+	if (entry != NULL)
 	{
-		taken = poll_limiter_take(&set->counters[way], limit, now, cost);
-		*counter = set->counters[way];
+		taken = poll_limiter_take(&entry->counter, limit, now, cost);
+		*counter = entry->counter;
+		unlock_entry(entry, head);
 	}
-	SpinLockRelease(&head->lock);
+	if (!at_home)
+		SpinLockRelease(set_lock(set));
+	if (entry == NULL)
+		taken = charge_overflow(slot, limit, now, cost, counter);
 
-	if (way < 0)
-	{
-		SpinLockAcquire(&slot->lock);
-		taken = poll_limiter_take(&slot->overflow, limit, now, cost);
-		*counter = slot->overflow;
-		SpinLockRelease(&slot->lock);
-		pg_atomic_fetch_add_u64(&slot->overflows, 1);
-	}
 	if (evicted >= 0)
 		pg_atomic_fetch_add_u64(&table->slots[evicted].evictions, 1);
 	pg_atomic_fetch_add_u64(&slot->checks, 1);
@@ -425,20 +580,23 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 {
 	PollRateSlot *slot = &table->slots[endpoint->number];
 	PollRateSet *set = owner_set(owner);
-	bool		overflow = false;
-	bool		evicts;
-	int			way;
+	PollRateEntry *entry;
+	bool		room = true;
+	int			evicted;
 
 	poll_limiter_clear(counter, now);
-	SpinLockAcquire(&set->u.head.lock);
-	way = find_counter(set, owner);
-	if (way >= 0)
-		*counter = set->counters[way];
+	SpinLockAcquire(set_lock(set));
+	entry = find_in_set(set, owner, owner_head(owner, endpoint));
+	if (entry != NULL)
+	{
+		*counter = entry->counter;
+		unlock_entry(entry, owner_head(owner, endpoint));
+	}
 	else
-		overflow = find_victim(set, now, &evicts) < 0;
-	SpinLockRelease(&set->u.head.lock);
+		room = find_victim(set, owner, now, &evicted) != NULL;
+	SpinLockRelease(set_lock(set));
 
-	if (overflow)
+	if (!room)
 	{
 		SpinLockAcquire(&slot->lock);
 		*counter = slot->overflow;
@@ -447,17 +605,17 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 }
 
 bool
-poll_ratetable_forget(const PollRateOwner *owner)
+poll_ratetable_forget(const PollRateOwner *owner, const PollRateEndpoint *endpoint)
 {
 	PollRateSet *set = owner_set(owner);
-	int			way;
+	PollRateEntry *entry;
 
-	SpinLockAcquire(&set->u.head.lock);
-	way = find_counter(set, owner);
-	if (way >= 0)
-		set->u.head.tag[way] = 0;
-	SpinLockRelease(&set->u.head.lock);
-	return way >= 0;
+	SpinLockAcquire(set_lock(set));
+	entry = find_in_set(set, owner, owner_head(owner, endpoint));
+	if (entry != NULL)
+		unlock_entry(entry, 0);
+	SpinLockRelease(set_lock(set));
+	return entry != NULL;
 }
 
 /* ---- statistics ---- */
@@ -500,18 +658,14 @@ poll_ratetable_count(PollRateInfo *list, int n, int64 now)
 		by_number[list[i].endpoint.number] = &list[i];
 	for (uint32 i = 0; i < table->nsets; i++)
 	{
-		PollRateSet copy;
-
 		CHECK_FOR_INTERRUPTS();
-		SpinLockAcquire(&sets[i].u.head.lock);
-		memcpy(&copy, &sets[i], sizeof(copy));
-		SpinLockRelease(&sets[i].u.head.lock);
 		for (int way = 0; way < WAYS; way++)
 		{
-			PollRateInfo *info = by_number[copy.u.head.endpoint[way]];
+			PollCounter counter;
+			int			number = read_entry(&sets[i].entries[way], &counter);
+			PollRateInfo *info = number >= 0 ? by_number[number] : NULL;
 
-			if (copy.u.head.tag[way] != 0 && info != NULL &&
-				poll_limiter_spent(&copy.counters[way], &info->limit, now) > 0)
+			if (info != NULL && poll_limiter_spent(&counter, &info->limit, now) > 0)
 				info->entries++;
 		}
 	}

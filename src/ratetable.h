@@ -45,6 +45,9 @@ extern void poll_ratetable_require(void);
 /* Hashes with the key of this server start. */
 extern PollRateOwner poll_ratetable_hash(const void *data, Size length);
 
+/* Starts to fetch what a check will need from memory. */
+extern void poll_ratetable_prefetch(const PollRateOwner *owner);
+
 /*
  * The endpoint of that name in this database, of a policy with that algorithm
  * and interval; false if there is no room for one more.
@@ -78,6 +81,6 @@ extern void poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *lim
 								PollCounter *counter);
 
 /* Forgets the owner; false if nothing was known. */
-extern bool poll_ratetable_forget(const PollRateOwner *owner);
+extern bool poll_ratetable_forget(const PollRateOwner *owner, const PollRateEndpoint *endpoint);
 
 #endif							/* POLL_RATETABLE_H */
