@@ -66,7 +66,8 @@ poll_guc_install(void)
 	/*
 	 * How many clients rate limits can tell apart at a time, of all databases
 	 * and endpoints together; each takes 64 bytes of shared memory, from the
-	 * start of the server.  Without shared_preload_libraries it has no effect.
+	 * start of the server.  Without shared_preload_libraries it has no
+	 * effect.
 	 */
 	DefineCustomIntVariable("poll_ext.rate_entries",
 							"Sets how many clients of rate limits are remembered.",

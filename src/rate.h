@@ -10,8 +10,8 @@
 typedef struct PollRate
 {
 	bool		allowed;
-	const PollPolicy *policy;	/* NULL: there is none, and no limit; good until
-								 * the next check */
+	const PollPolicy *policy;	/* NULL: there is none, and no limit; good
+								 * until the next check */
 	PollQuotaLeft left;			/* of the policy */
 } PollRate;
 

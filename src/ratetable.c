@@ -3,18 +3,20 @@
  *		The counters of all clients, in shared memory.
  *
  * The memory is fixed at the start of the server, whatever clients do: sets of
- * eight entries of 64 bytes.  A client has one set, from a keyed hash of who it
- * is, and any of the entries in it.  The key is random and new at each start,
- * so nobody can choose names that meet in one set.  The hash, of 128 bits,
- * stands for the name: no name is stored.
+ * eight entries of 64 bytes.  A keyed hash of who a client is gives two sets; it
+ * may have any of the entries in them.  (With one, some find no room in a table
+ * that is a third full; with two, hardly one in a table that is nearly full.)
+ * The key is random and new at each start, so nobody can choose names that meet
+ * in one set.  The hash, of 128 bits, stands for the name: no name is stored.
  *
- * A client that is new to a full set takes the place of one of which nothing is
- * remembered any more, else of the one that has spent the smallest part of its
- * quota.  That one starts anew if it comes back, so a table that is too small
- * lets clients spend more than their quota; evictions are counted.  A client
- * that has spent everything is never forgotten: else a flood of made-up names
- * would set it free.  If all eight are such, a new client is charged to a
- * counter of its endpoint that all clients share which find no room.
+ * A new client takes the first entry that is free, or of whose client nothing is
+ * remembered any more.  If there is none, it takes the place of the client that
+ * has spent the smallest part of its quota.  That one starts anew if it comes
+ * back, so a table that is too small lets clients spend more than their quota;
+ * evictions are counted.  A client that has spent everything is never
+ * forgotten: else a flood of made-up names would set it free.  If all sixteen
+ * are such, a new client is charged to a counter of its endpoint that all
+ * clients share which find no room.
  *
  * Endpoints are few.  They have a number, which entries carry, so that an entry
  * can be judged (and counted) without knowing its client.  One is made at the
@@ -24,11 +26,12 @@
  *
  * Locking.  What costs is the memory of the table, which no cache holds: a
  * check should touch one line of it.  So a client is first put, and looked for,
- * at one entry of its set, its home, and most are there.  An entry has a lock of
- * its own, a bit of its head, that protects its counter; its head says whose it
- * is, as good as surely, before it is locked.  Whose it is may change only under
- * the set's spinlock (sets share some) and the entry's lock, taken in this
- * order; a check that does not find its client at home takes the set's first.
+ * at one entry of its first set, its home, and most are there.  An entry has a
+ * lock of its own, a bit of its head, that protects its counter; its head says
+ * whose it is, as good as surely, before it is locked.  Whose it is may change
+ * only under the spinlocks of that client's sets (sets share some) and the
+ * entry's lock, taken in this order; a check that does not find its client at
+ * home takes those of the sets first.
  * The shared counter of an endpoint has a spinlock, taken with no other.  All
  * are held for some tens of instructions, a few hundred if a victim is looked
  * for.  The name of an endpoint changes under RatetableLock, exclusively, and
@@ -387,16 +390,63 @@ poll_ratetable_release(const PollRateEndpoint *endpoints, int n)
 
 /* ---- clients ---- */
 
-static PollRateSet *
-owner_set(const PollRateOwner *owner)
+/* Where an owner's entry can be. */
+typedef struct PollRatePlace
 {
-	return &sets[(owner->hash[1] >> 32) * table->nsets >> 32];
+	PollRateSet *sets[2];		/* perhaps the same */
+	int			home;			/* its way in the first */
+} PollRatePlace;
+
+static PollRateSet *
+nth_set(uint64 part)
+{
+	return &sets[(part & PG_UINT32_MAX) * table->nsets >> 32];
 }
 
-static int
-home_way(const PollRateOwner *owner)
+static PollRatePlace
+owner_place(const PollRateOwner *owner)
 {
-	return (owner->hash[1] >> 16) % WAYS;
+	PollRatePlace place;
+
+	place.sets[0] = nth_set(owner->hash[1] >> 32);
+	place.sets[1] = nth_set(owner->hash[0]);
+	place.home = (owner->hash[1] >> 16) % WAYS;
+	return place;
+}
+
+static PollRateEntry *
+home_entry(const PollRatePlace *place)
+{
+	return &place->sets[0]->entries[place->home];
+}
+
+/* Its entries in the order in which they are looked at: 0 is home. */
+static PollRateEntry *
+nth_entry(const PollRatePlace *place, int n)
+{
+	return &place->sets[n / WAYS]->entries[(place->home + n) % WAYS];
+}
+
+static void
+lock_place(const PollRatePlace *place)
+{
+	slock_t    *one = set_lock(place->sets[0]);
+	slock_t    *other = set_lock(place->sets[1]);
+
+	SpinLockAcquire(Min(one, other));
+	if (one != other)
+		SpinLockAcquire(Max(one, other));
+}
+
+static void
+unlock_place(const PollRatePlace *place)
+{
+	slock_t    *one = set_lock(place->sets[0]);
+	slock_t    *other = set_lock(place->sets[1]);
+
+	SpinLockRelease(one);
+	if (one != other)
+		SpinLockRelease(other);
 }
 
 static uint32
@@ -408,7 +458,9 @@ owner_head(const PollRateOwner *owner, const PollRateEndpoint *endpoint)
 void
 poll_ratetable_prefetch(const PollRateOwner *owner)
 {
-	__builtin_prefetch(&owner_set(owner)->entries[home_way(owner)], 1);
+	PollRatePlace place = owner_place(owner);
+
+	__builtin_prefetch(home_entry(&place), 1);
 }
 
 /* Locks the entry if it is the owner's. */
@@ -424,49 +476,51 @@ lock_if_owner(PollRateEntry *entry, const PollRateOwner *owner, uint32 head)
 	return false;
 }
 
-/* The owner's entry, locked, or NULL; the caller has locked the set. */
+/* The owner's entry, locked, or NULL; the caller has locked the place. */
 static PollRateEntry *
-find_in_set(PollRateSet *set, const PollRateOwner *owner, uint32 head)
+find_entry(const PollRatePlace *place, const PollRateOwner *owner, uint32 head)
 {
-	for (int way = 0; way < WAYS; way++)
-		if (lock_if_owner(&set->entries[way], owner, head))
-			return &set->entries[way];
+	for (int i = 0; i < 2 * WAYS; i++)
+		if (lock_if_owner(nth_entry(place, i), owner, head))
+			return nth_entry(place, i);
 	return NULL;
 }
 
 /*
  * The entry to give to a new client, or NULL.  *evicted: the endpoint of who is
- * forgotten by it, or -1.  The caller has locked the set.
+ * forgotten by it, or -1.  The caller has locked the place.
  */
 static PollRateEntry *
-find_victim(PollRateSet *set, const PollRateOwner *owner, int64 now, int *evicted)
+find_victim(const PollRatePlace *place, int64 now, int *evicted)
 {
 	PollRateEntry *victim = NULL;
 	double		least = 1.0;
 	int64		least_at = PG_INT64_MAX;
 
-	*evicted = -1;
-	for (int i = 0; i < WAYS; i++)
+	for (int i = 0; i < 2 * WAYS; i++)
 	{
-		PollRateEntry *entry = &set->entries[(home_way(owner) + i) % WAYS];
+		PollRateEntry *entry = nth_entry(place, i);
 		PollCounter counter;
-		PollLimit	limit;
-		double		spent;
 		int			number = read_entry(entry, &counter);
+		double		spent = 0;
 
-		if (number < 0)
+		if (number >= 0)
+		{
+			PollLimit	limit = slot_limit(&table->slots[number]);
+
+			spent = poll_limiter_spent(&counter, &limit, now);
+		}
+		if (spent == 0)
 		{
 			*evicted = -1;
 			return entry;
 		}
-		limit = slot_limit(&table->slots[number]);
-		spent = poll_limiter_spent(&counter, &limit, now);
 		if (spent < least || (spent == least && victim != NULL && counter.at < least_at))
 		{
 			victim = entry;
 			least = spent;
 			least_at = counter.at;
-			*evicted = spent > 0 ? number : -1;
+			*evicted = number;
 		}
 	}
 	return victim;
@@ -474,7 +528,7 @@ find_victim(PollRateSet *set, const PollRateOwner *owner, int64 now, int *evicte
 
 /*
  * Locks the victim, unless it has spent everything meanwhile.  The caller has
- * locked the set, so it is still the same client's.
+ * locked the place, so it is still the same client's.
  */
 static bool
 lock_victim(PollRateEntry *victim, int64 now)
@@ -483,7 +537,7 @@ lock_victim(PollRateEntry *victim, int64 now)
 	PollLimit	limit;
 
 	if (head == 0)
-		return true;			/* only who has the set's lock can take it */
+		return true;			/* only who has locked its set can take it */
 	lock_entry(victim, head);
 	limit = slot_limit(&table->slots[HEAD_NUMBER(head)]);
 	if (poll_limiter_spent(&victim->counter, &limit, now) < 1.0)
@@ -494,16 +548,16 @@ lock_victim(PollRateEntry *victim, int64 now)
 
 /*
  * Gives an entry to the owner and returns it, locked; NULL if there is none to
- * give.  The caller has locked the set.
+ * give.  The caller has locked the place.
  */
 static PollRateEntry *
-new_entry(PollRateSet *set, const PollRateOwner *owner, uint32 head, int64 now, int *evicted)
+new_entry(const PollRatePlace *place, const PollRateOwner *owner, uint32 head, int64 now, int *evicted)
 {
 	PollRateEntry *entry;
 
 	do
 	{
-		entry = find_victim(set, owner, now, evicted);
+		entry = find_victim(place, now, evicted);
 		if (entry == NULL)
 			return NULL;
 	} while (!lock_victim(entry, now));
@@ -536,8 +590,8 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 					PollCounter *counter)
 {
 	PollRateSlot *slot = &table->slots[endpoint->number];
-	PollRateSet *set = owner_set(owner);
-	PollRateEntry *entry = &set->entries[home_way(owner)];
+	PollRatePlace place = owner_place(owner);
+	PollRateEntry *entry = home_entry(&place);
 	uint32		head = owner_head(owner, endpoint);
 	bool		at_home = lock_if_owner(entry, owner, head);
 	int			evicted = -1;
@@ -550,10 +604,10 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 
 	if (!at_home)
 	{
-		SpinLockAcquire(set_lock(set));
-		entry = find_in_set(set, owner, head);
+		lock_place(&place);
+		entry = find_entry(&place, owner, head);
 		if (entry == NULL)
-			entry = new_entry(set, owner, head, now, &evicted);
+			entry = new_entry(&place, owner, head, now, &evicted);
 	}
 	if (entry != NULL)
 	{
@@ -562,7 +616,7 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 		unlock_entry(entry, head);
 	}
 	if (!at_home)
-		SpinLockRelease(set_lock(set));
+		unlock_place(&place);
 	if (entry == NULL)
 		taken = charge_overflow(slot, limit, now, cost, counter);
 
@@ -579,22 +633,22 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 					const PollRateEndpoint *endpoint, int64 now, PollCounter *counter)
 {
 	PollRateSlot *slot = &table->slots[endpoint->number];
-	PollRateSet *set = owner_set(owner);
+	PollRatePlace place = owner_place(owner);
 	PollRateEntry *entry;
 	bool		room = true;
 	int			evicted;
 
 	poll_limiter_clear(counter, now);
-	SpinLockAcquire(set_lock(set));
-	entry = find_in_set(set, owner, owner_head(owner, endpoint));
+	lock_place(&place);
+	entry = find_entry(&place, owner, owner_head(owner, endpoint));
 	if (entry != NULL)
 	{
 		*counter = entry->counter;
 		unlock_entry(entry, owner_head(owner, endpoint));
 	}
 	else
-		room = find_victim(set, owner, now, &evicted) != NULL;
-	SpinLockRelease(set_lock(set));
+		room = find_victim(&place, now, &evicted) != NULL;
+	unlock_place(&place);
 
 	if (!room)
 	{
@@ -607,14 +661,14 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 bool
 poll_ratetable_forget(const PollRateOwner *owner, const PollRateEndpoint *endpoint)
 {
-	PollRateSet *set = owner_set(owner);
+	PollRatePlace place = owner_place(owner);
 	PollRateEntry *entry;
 
-	SpinLockAcquire(set_lock(set));
-	entry = find_in_set(set, owner, owner_head(owner, endpoint));
+	lock_place(&place);
+	entry = find_entry(&place, owner, owner_head(owner, endpoint));
 	if (entry != NULL)
 		unlock_entry(entry, 0);
-	SpinLockRelease(set_lock(set));
+	unlock_place(&place);
 	return entry != NULL;
 }
 

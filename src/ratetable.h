@@ -32,7 +32,8 @@ typedef struct PollRateInfo
 	int64		denials;
 	int64		evictions;		/* clients forgotten to make room for others */
 	int64		overflows;		/* checks that found no room */
-	int64		entries;		/* clients of which something is remembered now */
+	int64		entries;		/* clients of which something is remembered
+								 * now */
 } PollRateInfo;
 
 /* For the hooks of shmem.c. */

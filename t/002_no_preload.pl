@@ -55,6 +55,15 @@ is($node->safe_psql('postgres', q{SELECT poll.untrack('pair')}), '', 'untrack');
 ($code, undef, $errors) = $node->psql('postgres', q{SELECT poll.poll('{pair}')});
 like($errors, qr/unknown feed/, 'the feed is gone');
 
+# rate limits need shared memory
+foreach my $call (qw(rate_check('ann') rate_peek('ann') rate_reset('ann') rate_counters()))
+{
+	($code, undef, $errors) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT poll.$call");
+	like($errors, qr/55000: .*HINT:  Add it there and restart the server/s, $call);
+}
+is($node->safe_psql('postgres', q{SELECT poll.set_rate_policy('default', 1, '1 s')}), '', 'a policy can be set');
+is($node->safe_psql('postgres', q{SELECT poll.client_network('2001:db8::1')}), '2001:db8::/64', 'client_network');
+
 stress($node, random_seed(), 5);
 
 done_testing();
