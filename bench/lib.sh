@@ -38,6 +38,9 @@ parse_options() {
 
 # ---- the server ----
 
+# A benchmark may redefine this, to add files to the copy of the tree.
+extend_tree() { :; }
+
 # Copies the installed server, its programs, modules and extensions, and installs
 # the extension of this tree into the copy. A server finds its files from where it
 # is itself.
@@ -45,6 +48,7 @@ install_server() {
 	local folder
 	mkdir "$work/tree"
 	copy_tree "$work/tree"
+	extend_tree
 	for folder in "$bindir" "$pkglibdir" "$sharedir"; do
 		mkdir -p "$work/server$folder"
 		cp -a "$folder/." "$work/server$folder"
@@ -76,6 +80,11 @@ start_server() {
 	as_user "$work/server$bindir/pg_ctl" -D "$work/data" -l "$work/server.log" -w start \
 		>"$work/start.log" || { tail -n 30 "$work/server.log"; die 'the server does not start'; }
 	export PGHOST=$work PGUSER=postgres PGDATABASE=postgres
+}
+
+restart_server() {
+	as_user "$work/server$bindir/pg_ctl" -D "$work/data" -l "$work/server.log" -w -m fast restart \
+		>"$work/start.log" || { tail -n 30 "$work/server.log"; die 'the server does not start'; }
 }
 
 end_bench() {
