@@ -11,11 +11,13 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "error.h"
 #include "guc.h"
@@ -128,23 +130,37 @@ text_arg(FunctionCallInfo fcinfo, int argno, const char *message)
 	return PG_GETARG_TEXT_PP(argno);
 }
 
-static Datum
-rate_result(FunctionCallInfo fcinfo, const PollRate *rate)
+/*
+ * The row type of the result.  To ask the catalog for it in each statement would
+ * take longer than the check.
+ */
+static TupleDesc
+result_desc(void)
 {
-	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+	static TupleDesc blessed = NULL;
+
+	if (blessed == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc	desc = CreateTemplateTupleDesc(5);
+
+		TupleDescInitEntry(desc, 1, "allowed", BOOLOID, -1, 0);
+		TupleDescInitEntry(desc, 2, "quota", INT4OID, -1, 0);
+		TupleDescInitEntry(desc, 3, "remaining", INT4OID, -1, 0);
+		TupleDescInitEntry(desc, 4, "retry_after", FLOAT8OID, -1, 0);
+		TupleDescInitEntry(desc, 5, "reset_after", FLOAT8OID, -1, 0);
+		blessed = BlessTupleDesc(desc);
+		MemoryContextSwitchTo(old);
+	}
+	return blessed;
+}
+
+static Datum
+rate_result(const PollRate *rate)
+{
 	Datum		values[5];
 	bool		nulls[5] = {0};
 
-	if (desc == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-
-		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-		fcinfo->flinfo->fn_extra = desc;
-		MemoryContextSwitchTo(old);
-	}
 	values[0] = BoolGetDatum(rate->allowed);
 	if (rate->policy != NULL)
 	{
@@ -158,7 +174,7 @@ rate_result(FunctionCallInfo fcinfo, const PollRate *rate)
 		nulls[1] = nulls[2] = true;
 		values[3] = values[4] = Float8GetDatum(0);
 	}
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(result_desc(), values, nulls));
 }
 
 static Datum
@@ -173,7 +189,7 @@ check(FunctionCallInfo fcinfo, bool peek)
 	rate = poll_rate_check(VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client),
 						   VARDATA_ANY(endpoint), VARSIZE_ANY_EXHDR(endpoint),
 						   PG_GETARG_INT32(2), peek);
-	return rate_result(fcinfo, &rate);
+	return rate_result(&rate);
 }
 
 /*

@@ -593,15 +593,18 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 	PollRatePlace place = owner_place(owner);
 	PollRateEntry *entry = home_entry(&place);
 	uint32		head = owner_head(owner, endpoint);
-	bool		at_home = lock_if_owner(entry, owner, head);
+	bool		at_home;
 	int			evicted = -1;
 	bool		taken;
 
+	/* what the limit is, and that it was asked for; the entry is on its way */
 	if (pg_atomic_read_u32(&slot->quota) != limit->quota)
 		pg_atomic_write_u32(&slot->quota, limit->quota);
 	if (pg_atomic_read_u32(&slot->burst) != limit->burst)
 		pg_atomic_write_u32(&slot->burst, limit->burst);
+	pg_atomic_fetch_add_u64(&slot->checks, 1);
 
+	at_home = lock_if_owner(entry, owner, head);
 	if (!at_home)
 	{
 		lock_place(&place);
@@ -622,7 +625,6 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 
 	if (evicted >= 0)
 		pg_atomic_fetch_add_u64(&table->slots[evicted].evictions, 1);
-	pg_atomic_fetch_add_u64(&slot->checks, 1);
 	if (!taken)
 		pg_atomic_fetch_add_u64(&slot->denials, 1);
 	return taken;
