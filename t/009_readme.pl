@@ -37,7 +37,8 @@ like($stdout, qr/^\d+\|\{\d+\}$/m, 'a cursor that lists the open transaction');
 like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n/m,
 	'the late commit, that alone, and then nothing new');
 like($stdout, qr/^f\nrooms\ndelete\|\{"id":1\}\|\n/m, 'a row that leaves its room');
-like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n?\z/m, 'a poll since a time');
+like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n/m, 'a poll since a time');
+like($stdout, qr/^t\|0\nf\|t\n?\z/m, 'a rate limit');
 
 $node->stop;
 done_testing();
