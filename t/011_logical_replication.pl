@@ -260,10 +260,13 @@ like($here->errstr, qr/"poll" does not exist/, 'as its tables are missing');
 $here->do('CREATE EXTENSION poll_ext');
 $here->do(q{SELECT poll.track('ours'), poll.track('items', always => true), poll.track('spread', always => true)});
 $here->do('INSERT INTO ours VALUES (1)');
+$here->do(q{SELECT poll.set_rate_policy('default', 1, '1 s')});
+$there->do(q{SELECT poll.set_rate_policy('before', 2, '1 s')});
 my $state = <<'SQL';
 SELECT (SELECT array_agg(f ORDER BY id) FROM poll.feed AS f)::text
 	|| (SELECT array_agg(s ORDER BY feed) FROM poll.shape AS s)::text
 	|| (SELECT array_agg(e) FROM poll.epoch AS e)::text
+	|| (SELECT array_agg(p ORDER BY endpoint) FROM poll.rate_policy AS p)::text
 SQL
 my $before = fetch_value($here, $state);
 my $mirror = PollMirror->new('items', cursor_of('items'));
@@ -275,6 +278,8 @@ check_mirror($mirror, 'everything: items');
 # the log and the registry of the publisher change in every way
 $there->do('UPDATE items SET v = 1 WHERE id = 1');
 $there->do(q{SELECT poll.untrack('items'), poll.track('items', 'items.2')});
+$there->do(q{SELECT poll.set_rate_policy('before', 3, '1 s'), poll.set_rate_policy('after', 4, '1 s')});
+$there->do(q{SELECT poll.drop_rate_policy('before')});
 foreach my $table (qw(items spread))
 {
 	$there->do("ALTER TABLE $table ADD extra int");
@@ -282,7 +287,7 @@ foreach my $table (qw(items spread))
 }
 $there->do('INSERT INTO spread VALUES (1), (2)');
 catch_up();
-is(fetch_value($here, $state), $before, 'everything: the registry and the epoch are ours');
+is(fetch_value($here, $state), $before, 'everything: the registry, the epoch and the rate policies are ours');
 is_deeply(
 	$here->selectcol_arrayref('SELECT DISTINCT name FROM poll.change LEFT JOIN poll.feed ON id = channel ORDER BY name'),
 	[ 'items', 'ours', 'spread' ], 'everything: the log has no other feeds');

@@ -68,11 +68,11 @@ sub in_parallel
 # Many at once spend exactly the quota of one client.
 foreach my $algorithm (qw(window strict gcra))
 {
-	set_policy($db, $algorithm, 1234, '1 day', $algorithm);
-	is(sum(in_parallel(8, sub { count_allowed($_[0], 'crowd', $algorithm, 500) })),
-		1234, "$algorithm: exactly the quota");
+	set_policy($db, $algorithm, 345_678, '1 day', $algorithm);
+	is(sum(in_parallel(8, sub { count_allowed($_[0], 'crowd', $algorithm, 60_000) })),
+		345_678, "$algorithm: exactly the quota");
 	is( join(' ', $db->selectrow_array('SELECT checks, denials, entries FROM poll.stat_rate WHERE endpoint = ?', undef, $algorithm)),
-		join(' ', 8 * 500, 8 * 500 - 1234, 1), "$algorithm: all were counted");
+		join(' ', 480_000, 480_000 - 345_678, 1), "$algorithm: all were counted");
 }
 
 # Many at once find, or make, the entries of many clients: each has one.

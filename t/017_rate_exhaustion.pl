@@ -97,12 +97,14 @@ is(fetch_value($db, q{SELECT count(*) FROM generate_series(1, 1000) AS i
 	WHERE (poll.rate_peek('new ' || i, 'minimum interval')).allowed}), 0, 'a peek says so');
 is(count_allowed('exhausted', 'many', 5), 0, 'endpoints do not harm each other');
 $db->do(q{SET poll_ext.debug_rate_clock = 4600});
+my $evictions = statistics('minimum interval')->{evictions} + statistics('many')->{evictions};
 is(count_allowed('first', 'minimum interval', 2), 1, 'an hour later the first is allowed');
 is(count_allowed("late $_", 'minimum interval', 2), 1, 'and new ones have room') foreach 1 .. 20;
 is(statistics('minimum interval')->{entries}, 21, 'who is idle does not count');
 
 # Old entries, of whatever endpoint, make room.
 is(flood('minimum interval', 1, 1000), 1000, 'for a thousand');
+is(statistics('minimum interval')->{evictions} + statistics('many')->{evictions}, $evictions, 'without an eviction');
 
 # Many sessions fill and empty a small table at once.
 $db->disconnect;
