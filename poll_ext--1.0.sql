@@ -331,6 +331,53 @@ COMMENT ON FUNCTION poll.client_network(inet) IS
 'The network that stands for a client in poll.rate_check(): of an IPv4 address the address itself, of an IPv6 address its /64 (settings poll_ext.client_ipv4_prefix and poll_ext.client_ipv6_prefix); an IPv4 address mapped to IPv6 is that IPv4 address.';
 
 --
+-- Validators.
+--
+
+CREATE FUNCTION poll.etag(content anyelement) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_etag'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION poll.etag(anyelement) IS
+'A strong entity tag of a content, in its quotes: 128 bits of SHA-256. The same for equal values, whatever the session''s settings; of a row, its columns'' names count, too.';
+
+CREATE FUNCTION poll.etag(content text) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_etag'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION poll.etag(text) IS 'The same; for literals.';
+
+CREATE FUNCTION poll.etag_agg_add(state internal, content anyelement) RETURNS internal
+AS 'MODULE_PATHNAME', 'poll_ext_etag_agg_add'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION poll.etag_agg_add(internal, anyelement) IS 'part of the aggregate poll.etag_agg()';
+
+CREATE FUNCTION poll.etag_agg_result(state internal) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_etag_agg_result'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION poll.etag_agg_result(internal) IS 'part of the aggregate poll.etag_agg()';
+
+CREATE AGGREGATE poll.etag_agg(content anyelement) (
+	SFUNC = poll.etag_agg_add,
+	STYPE = internal,
+	SSPACE = 8192,
+	FINALFUNC = poll.etag_agg_result,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE poll.etag_agg(anyelement) IS
+'A strong entity tag of many values in their order: say poll.etag_agg(r ORDER BY r.id). Of no rows, too.';
+
+CREATE FUNCTION poll.feed_etag(feeds text[], variant text DEFAULT NULL, scope jsonb DEFAULT NULL) RETURNS text
+AS 'MODULE_PATHNAME', 'poll_ext_feed_etag'
+LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.feed_etag(text[], text, jsonb) IS
+'A weak entity tag of whatever is computed from the tables of these feeds, without looking at them: a new one when something was changed there, and perhaps when a transaction ends that was open then. The current role counts; variant: whatever else the answer depends on, such as a user''s id or a format. Errors: PT400, PT404.';
+
+CREATE FUNCTION poll.if_none_match(header text, etag text) RETURNS boolean
+AS 'MODULE_PATHNAME', 'poll_ext_if_none_match'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION poll.if_none_match(text, text) IS
+'Does the value of an If-None-Match header (RFC 9110) match the entity tag, so that the answer is 304? Weak comparison; * matches any; a malformed or null header, or a null tag, matches nothing. Errors: 22023 the second is no entity tag.';
+
+--
 -- Event triggers: what DDL does to tracked tables.
 --
 

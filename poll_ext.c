@@ -26,6 +26,10 @@
  *		src/limiter.c	the algorithms, on one counter
  *		src/network.c	which network a client is
  *
+ * Validators:
+ *		src/etag.c		entity tags, made and compared
+ *		src/digest.c	hashes of values
+ *
  * What they stand on:
  *		src/track.c		poll.track() and poll.untrack()
  *		src/feedset.c	the feeds of a request, checked for its caller

@@ -56,8 +56,7 @@
  */
 #include "postgres.h"
 
-#include "common/base64.h"
-
+#include "base64url.h"
 #include "cursor.h"
 #include "varint.h"
 
@@ -225,33 +224,18 @@ get_fixed(const char **src, int nbytes)
 	return value;
 }
 
-/* base64url without padding, through the server's base64 */
 static text *
-base64url_encode(const char *src, int len)
+encode_bytes(const char *src, int len)
 {
-	int			size = pg_b64_enc_len(len);
-	text	   *result = palloc(VARHDRSZ + size);
-	char	   *dst = VARDATA(result);
-	int			n = pg_b64_encode(src, len, dst, size);
+	text	   *result = palloc(VARHDRSZ + pg_b64_enc_len(len));
 
-	if (n < 0)
-		elog(ERROR, "could not encode a cursor");
-	while (n > 0 && dst[n - 1] == '=')
-		n--;
-	for (int i = 0; i < n; i++)
-	{
-		if (dst[i] == '+')
-			dst[i] = '-';
-		else if (dst[i] == '/')
-			dst[i] = '_';
-	}
-	SET_VARSIZE(result, VARHDRSZ + n);
+	SET_VARSIZE(result, VARHDRSZ + poll_base64url_encode(src, len, VARDATA(result)));
 	return result;
 }
 
-/* Returns a palloc'd buffer and its length, or NULL. */
+/* The bytes of base64url, palloc'd, and how many; or NULL. */
 static char *
-base64url_decode(const char *src, int len, int *outlen)
+decode_bytes(const char *src, int len, int *outlen)
 {
 	char	   *padded = palloc(len + 4);
 	char	   *result;
@@ -316,7 +300,7 @@ poll_cursor_encode(const PollCursor *cursor)
 	}
 	Assert(dst <= buf + size);
 
-	result = base64url_encode(buf, dst - buf);
+	result = encode_bytes(buf, dst - buf);
 	pfree(buf);
 	return result;
 }
@@ -388,7 +372,7 @@ poll_cursor_decode(const char *str, int len, PollCursor *cursor)
 	memset(cursor, 0, sizeof(PollCursor));
 	if (len > CURSOR_MAX_TEXT)
 		return false;
-	src = bytes = base64url_decode(str, len, &nbytes);
+	src = bytes = decode_bytes(str, len, &nbytes);
 	if (bytes == NULL || nbytes < CURSOR_FIXED)
 		return false;
 	flags = (unsigned char) *src++;
