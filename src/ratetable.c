@@ -225,30 +225,33 @@ set_lock(const PollRateSet *set)
 	return &table->set_locks[(set - sets) % SET_LOCKS].lock;
 }
 
-/* Locks the entry, but only while it has that head, and it is not free. */
+/* Waits for an entry that is locked; see lock_entry(). */
+static bool
+wait_for_entry(PollRateEntry *entry, uint32 head)
+{
+	SpinDelayStatus delay;
+	uint32		seen;
+
+	init_local_spin_delay(&delay);
+	do
+	{
+		perform_spin_delay(&delay);
+		seen = head;
+	} while (!pg_atomic_compare_exchange_u32(&entry->head, &seen, head | HEAD_LOCK) &&
+			 seen == (head | HEAD_LOCK));
+	finish_spin_delay(&delay);
+	return seen == head;
+}
+
+/* Locks the entry, but only while it has that head, which is not 0. */
 static bool
 lock_entry(PollRateEntry *entry, uint32 head)
 {
-	SpinDelayStatus delay;
 	uint32		seen = pg_atomic_read_u32(&entry->head);
-	bool		locked = false;
 
 	if (seen == head && pg_atomic_compare_exchange_u32(&entry->head, &seen, head | HEAD_LOCK))
 		return true;
-
-	init_local_spin_delay(&delay);
-	while ((seen & ~HEAD_LOCK) == head)
-	{
-		seen = head;
-		if (pg_atomic_compare_exchange_u32(&entry->head, &seen, head | HEAD_LOCK))
-		{
-			locked = true;
-			break;
-		}
-		perform_spin_delay(&delay);
-	}
-	finish_spin_delay(&delay);
-	return locked;
+	return seen == (head | HEAD_LOCK) && wait_for_entry(entry, head);
 }
 
 /* Unlocks it; from now on it has that head. */
