@@ -288,7 +288,7 @@ CREATE FUNCTION poll.rate_check(client text, endpoint text DEFAULT 'default', co
 AS 'MODULE_PATHNAME', 'poll_ext_rate_check'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION poll.rate_check(text, text, integer) IS
-'May this client spend that much now? If so, it has: rolling back does not give it back. quota: of the policy, null if there is none and everything is allowed; remaining: what it may spend now; retry_after: seconds until it may spend the cost, 0 if allowed; reset_after: seconds until all is forgotten. Errors: PT400 no client (or over 1024 bytes), cost out of range; 55000 not in shared_preload_libraries.';
+'May this client spend that much now? If so, it has: rolling back does not give it back. quota: of the policy, null if there is none and everything is allowed; remaining: what it may spend now; retry_after: seconds until it may spend the cost, 0 if allowed; reset_after: seconds until the whole quota is there. Errors: PT400 no client (or over 1024 bytes), cost out of range; 55000 not in shared_preload_libraries.';
 
 CREATE FUNCTION poll.rate_peek(client text, endpoint text DEFAULT 'default', cost integer DEFAULT 1,
 	OUT allowed boolean, OUT quota integer, OUT remaining integer, OUT retry_after float8, OUT reset_after float8)

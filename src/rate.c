@@ -50,6 +50,15 @@ bad_request(const char *message)
 			 errmsg_internal("%s", message)));
 }
 
+static void
+no_client(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_POLL_BAD_REQUEST),
+			 errmsg("client must not be %s", what),
+			 errhint("Decide who a request without one is, such as coalesce(user, poll.client_network(address)).")));
+}
+
 /* The owner of a counter: a client at an endpoint. */
 static PollRateOwner
 make_owner(const PollPolicy *policy, const char *client, Size length)
@@ -65,7 +74,7 @@ static void
 check_client(Size length)
 {
 	if (length == 0)
-		bad_request("client must not be empty");
+		no_client("empty");
 	if (length > MAX_CLIENT_LENGTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
@@ -121,13 +130,20 @@ poll_rate_check(const char *client, Size client_length, const char *endpoint,
 	return rate;
 }
 
-/* The text argument, which must not be null. */
 static text *
-text_arg(FunctionCallInfo fcinfo, int argno, const char *message)
+client_arg(FunctionCallInfo fcinfo)
 {
-	if (PG_ARGISNULL(argno))
-		bad_request(message);
-	return PG_GETARG_TEXT_PP(argno);
+	if (PG_ARGISNULL(0))
+		no_client("null");
+	return PG_GETARG_TEXT_PP(0);
+}
+
+static text *
+endpoint_arg(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1))
+		bad_request("endpoint must not be null");
+	return PG_GETARG_TEXT_PP(1);
 }
 
 /*
@@ -180,8 +196,8 @@ rate_result(const PollRate *rate)
 static Datum
 check(FunctionCallInfo fcinfo, bool peek)
 {
-	text	   *client = text_arg(fcinfo, 0, "client must not be null");
-	text	   *endpoint = text_arg(fcinfo, 1, "endpoint must not be null");
+	text	   *client = client_arg(fcinfo);
+	text	   *endpoint = endpoint_arg(fcinfo);
 	PollRate	rate;
 
 	if (PG_ARGISNULL(2))
@@ -213,8 +229,8 @@ poll_ext_rate_peek(PG_FUNCTION_ARGS)
 Datum
 poll_ext_rate_reset(PG_FUNCTION_ARGS)
 {
-	text	   *client = text_arg(fcinfo, 0, "client must not be null");
-	text	   *endpoint = text_arg(fcinfo, 1, "endpoint must not be null");
+	text	   *client = client_arg(fcinfo);
+	text	   *endpoint = endpoint_arg(fcinfo);
 	const PollPolicy *policy;
 	PollRateOwner owner;
 

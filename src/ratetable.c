@@ -4,8 +4,9 @@
  *
  * The memory is fixed at the start of the server, whatever clients do: sets of
  * eight entries of 64 bytes.  A keyed hash of who a client is gives two sets; it
- * may have any of the entries in them.  (With one, some find no room in a table
- * that is a third full; with two, hardly one in a table that is nearly full.)
+ * may have any of the entries in them, the first one first.  (In a table that is
+ * half full, one client in five thousand finds none then; with one set it would
+ * be one in fifty.)
  * The key is random and new at each start, so nobody can choose names that meet
  * in one set.  The hash, of 128 bits, stands for the name: no name is stored.
  *
