@@ -17,7 +17,9 @@
 #include "base64url.h"
 #include "catalog.h"
 #include "digest.h"
+#include "fullsync.h"
 #include "request.h"
+#include "snapshot.h"
 
 PG_FUNCTION_INFO_V1(poll_ext_etag);
 PG_FUNCTION_INFO_V1(poll_ext_etag_agg_add);
@@ -133,19 +135,21 @@ poll_ext_feed_etag(PG_FUNCTION_ARGS)
 {
 	Oid			role = GetUserId();
 	PollRequest request;
-	PollPage	page = {POLL_CONTENT_NONE};
+	PollCursor	cursor;
 	PollDigest	digest;
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2), NULL, NULL);
 	request.start = POLL_START_NOW;
 	poll_request_begin(&request);
-	poll_request_read(&request, 1, &page);
+	poll_position_now(&cursor, request.set, request.snapshot, &request.view, false);
+	/* a crash must not bring back the tag with other contents */
+	poll_snapshot_flush(request.snapshot);
 	MemoryContextSwitchTo(request.caller);
 	poll_digest_begin(&digest);
 	poll_digest_add(&digest, poll_catalog_secret()->data, UUID_LEN);
 	poll_digest_add(&digest, &role, sizeof(role));
 	add_text(&digest, poll_arg_text(fcinfo, 1));
-	add_text(&digest, poll_cursor_encode(&page.next));
+	add_text(&digest, poll_cursor_encode(&cursor));
 	poll_request_end(&request);
 	PG_RETURN_TEXT_P(make_tag("W/\"f1.", &digest));
 }

@@ -25,7 +25,7 @@
 
 void
 poll_position_now(PollCursor *cursor, const PollFeedSet *set,
-				  Snapshot snapshot, const PollView *view)
+				  Snapshot snapshot, const PollView *view, bool lift)
 {
 	PollLog		log;
 	uint64		last = 0;
@@ -36,7 +36,8 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 		for (int j = 0; j < set->members[i].nstreams; j++)
 			last = Max(last, poll_log_last(&log, set->members[i].streams[j].channel));
 	poll_log_close(&log);
-	last = poll_tick_lifted(last, snapshot, view);
+	if (lift)
+		last = poll_tick_lifted(last, snapshot, view);
 	poll_cursor_start(cursor, view, last);
 	if (cursor->cut)
 		cursor->lsn = poll_snapshot_position();
@@ -47,7 +48,7 @@ void
 poll_fullsync_start(PollCursor *cursor, const PollFeedSet *set,
 					Snapshot snapshot, const PollView *view)
 {
-	poll_position_now(cursor, set, snapshot, view);
+	poll_position_now(cursor, set, snapshot, view, true);
 	cursor->sync = true;
 	cursor->cut = true;
 	cursor->lsn = poll_snapshot_position();

@@ -277,7 +277,7 @@ poll_request_read(PollRequest *request, int max_rows, PollPage *page)
 
 	page->json = &request->work->json;
 	if (request->start == POLL_START_NOW)
-		poll_position_now(&page->next, set, snapshot, view);
+		poll_position_now(&page->next, set, snapshot, view, true);
 	else if (poll_snapshot_behind(snapshot, view, cursor))
 	{
 		page->next = *cursor;

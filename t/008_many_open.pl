@@ -114,6 +114,11 @@ ok($mirror{'from before'}{rows}{5000}, 'what has few open transactions below it 
 ok(!$mirror{'from before'}{rows}{$_}, "what has too many waits: $_") foreach 5001, 5002;
 ok($mirror{'full sync'}{rows}{$_}, "a full sync has it: $_") foreach 5001, 5002;
 
+# what is visible has a tag of its own, also above what a cursor has room for
+my $tag = fetch_value($db, q{SELECT poll.feed_etag('{items}')});
+$db->do('INSERT INTO items VALUES (5003)');
+isnt(fetch_value($db, q{SELECT poll.feed_etag('{items}')}), $tag, 'with too many: a change makes another tag');
+
 # ---- fewer and fewer, in any order ----
 
 @prepared = shuffle(@prepared);
