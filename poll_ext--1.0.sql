@@ -378,6 +378,16 @@ COMMENT ON FUNCTION poll.if_none_match(text, text) IS
 'Does the value of an If-None-Match header (RFC 9110) match the entity tag, so that the answer is 304? Weak comparison; * matches any; a malformed or null header, or a null tag, matches nothing. Errors: 22023 the second is no entity tag.';
 
 --
+-- HTTP.
+--
+
+CREATE FUNCTION poll.respond(request jsonb, OUT status integer, OUT headers jsonb, OUT body text)
+AS 'MODULE_PATHNAME', 'poll_ext_respond'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.respond(jsonb) IS
+'Answers a request over HTTP completely. request: {"method": "GET", "path": "/poll", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows. status: 200 304 400 404 405 410 429 503; headers: {name: value}; body: null if there is none.';
+
+--
 -- Event triggers: what DDL does to tracked tables.
 --
 
@@ -428,6 +438,6 @@ GRANT SELECT ON poll.feeds, poll.rate_policies TO PUBLIC;
 -- Whoever checks a client spends what that client has.
 REVOKE ALL ON FUNCTION poll.rate_check(text, text, integer), poll.rate_peek(text, text, integer),
 	poll.rate_reset(text, text), poll.set_rate_policy(text, integer, interval, text, integer),
-	poll.drop_rate_policy(text), poll.rate_counters() FROM PUBLIC;
+	poll.drop_rate_policy(text), poll.rate_counters(), poll.respond(jsonb) FROM PUBLIC;
 GRANT SELECT ON poll.stat_rate TO pg_read_all_stats;
 GRANT EXECUTE ON FUNCTION poll.rate_counters() TO pg_read_all_stats;

@@ -26,6 +26,10 @@
  *		src/limiter.c	the algorithms, on one counter
  *		src/network.c	which network a client is
  *
+ * HTTP:
+ *		src/respond.c	poll.respond(): a request, answered completely
+ *		src/http.c		what a request asks for
+ *
  * Validators:
  *		src/etag.c		entity tags, made and compared
  *		src/digest.c	hashes of values

@@ -110,6 +110,16 @@ add_bytes(PollDigest *digest, char kind, const void *data, int32 length)
 	poll_digest_add(digest, data, length);
 }
 
+void
+poll_digest_add_text(PollDigest *digest, const text *value)
+{
+	int32		length = value != NULL ? VARSIZE_ANY_EXHDR(value) : -1;
+
+	add_number(digest, length);
+	if (value != NULL)
+		poll_digest_add(digest, VARDATA_ANY(value), length);
+}
+
 /* ---- jsonb ---- */
 
 static void

@@ -24,6 +24,9 @@ extern void poll_digest_begin(PollDigest *digest);
 /* Adds bytes; what is added next is not told from them, so add lengths too. */
 extern void poll_digest_add(PollDigest *digest, const void *data, Size length);
 
+/* Adds a text, or NULL. */
+extern void poll_digest_add_text(PollDigest *digest, const text *value);
+
 /* Adds a value. */
 extern void poll_digest_add_value(PollDigest *digest, Oid type, Datum value);
 

@@ -17,6 +17,7 @@
 #include "base64url.h"
 #include "catalog.h"
 #include "digest.h"
+#include "etag.h"
 #include "fullsync.h"
 #include "request.h"
 #include "snapshot.h"
@@ -27,9 +28,8 @@ PG_FUNCTION_INFO_V1(poll_ext_etag_agg_result);
 PG_FUNCTION_INFO_V1(poll_ext_feed_etag);
 PG_FUNCTION_INFO_V1(poll_ext_if_none_match);
 
-/* prefix "<22 characters>" */
-static text *
-make_tag(const char *prefix, const PollDigest *digest)
+text *
+poll_etag_make(const char *prefix, const PollDigest *digest)
 {
 	uint8		bytes[POLL_DIGEST_LENGTH];
 	char		tag[64];
@@ -63,7 +63,7 @@ poll_ext_etag(PG_FUNCTION_ARGS)
 	poll_digest_begin(&digest);
 	poll_digest_add_names(&digest, type, PG_GETARG_DATUM(0));
 	poll_digest_add_value(&digest, type, PG_GETARG_DATUM(0));
-	PG_RETURN_TEXT_P(make_tag("\"", &digest));
+	PG_RETURN_TEXT_P(poll_etag_make("\"", &digest));
 }
 
 /* ---- poll.etag_agg() ---- */
@@ -114,20 +114,10 @@ poll_ext_etag_agg_result(PG_FUNCTION_ARGS)
 	PollEtagState *state = PG_ARGISNULL(0) ? new_state(CurrentMemoryContext) :
 	(PollEtagState *) PG_GETARG_POINTER(0);
 
-	PG_RETURN_TEXT_P(make_tag("\"", &state->digest));
+	PG_RETURN_TEXT_P(poll_etag_make("\"", &state->digest));
 }
 
 /* ---- poll.feed_etag() ---- */
-
-static void
-add_text(PollDigest *digest, const text *value)
-{
-	int32		length = value != NULL ? VARSIZE_ANY_EXHDR(value) : -1;
-
-	poll_digest_add(digest, &length, sizeof(length));
-	if (value != NULL)
-		poll_digest_add(digest, VARDATA_ANY(value), length);
-}
 
 /* poll.feed_etag(feeds text[], variant text, scope jsonb) returns text */
 Datum
@@ -148,10 +138,10 @@ poll_ext_feed_etag(PG_FUNCTION_ARGS)
 	poll_digest_begin(&digest);
 	poll_digest_add(&digest, poll_catalog_secret()->data, UUID_LEN);
 	poll_digest_add(&digest, &role, sizeof(role));
-	add_text(&digest, poll_arg_text(fcinfo, 1));
-	add_text(&digest, poll_cursor_encode(&cursor));
+	poll_digest_add_text(&digest, poll_arg_text(fcinfo, 1));
+	poll_digest_add_text(&digest, poll_cursor_encode(&cursor));
 	poll_request_end(&request);
-	PG_RETURN_TEXT_P(make_tag("W/\"f1.", &digest));
+	PG_RETURN_TEXT_P(poll_etag_make("W/\"f1.", &digest));
 }
 
 /* ---- poll.if_none_match() ---- */
@@ -218,33 +208,31 @@ list_has(const char *p, const char *end, const char *tag, Size length)
 	}
 }
 
-/* poll.if_none_match(header text, etag text) returns bool */
-Datum
-poll_ext_if_none_match(PG_FUNCTION_ARGS)
+bool
+poll_if_none_match(text *header, text *etag)
 {
-	text	   *header;
-	text	   *etag;
-	const char *p;
-	const char *end;
-	const char *tag;
-	const char *tag_end;
+	const char *tag_end = VARDATA_ANY(etag) + VARSIZE_ANY_EXHDR(etag);
+	const char *tag = skip_weak(VARDATA_ANY(etag), tag_end);
+	const char *p = VARDATA_ANY(header);
+	const char *end = p + VARSIZE_ANY_EXHDR(header);
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_BOOL(false);
-	etag = PG_GETARG_TEXT_PP(1);
-	tag_end = VARDATA_ANY(etag) + VARSIZE_ANY_EXHDR(etag);
-	tag = skip_weak(VARDATA_ANY(etag), tag_end);
 	if (skip_tag(tag, tag_end) != tag_end)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("etag is not an entity tag"),
 				 errhint("It must be in double quotes, as poll.etag() returns it, perhaps after W/.")));
 
-	header = PG_GETARG_TEXT_PP(0);
-	p = VARDATA_ANY(header);
-	end = p + VARSIZE_ANY_EXHDR(header);
 	p = skip_blanks(p, end);
 	if (p < end && *p == '*')
-		PG_RETURN_BOOL(skip_blanks(p + 1, end) == end);
-	PG_RETURN_BOOL(list_has(p, end, tag, tag_end - tag));
+		return skip_blanks(p + 1, end) == end;
+	return list_has(p, end, tag, tag_end - tag);
+}
+
+/* poll.if_none_match(header text, etag text) returns bool */
+Datum
+poll_ext_if_none_match(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(poll_if_none_match(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)));
 }

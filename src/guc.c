@@ -13,6 +13,7 @@
 
 int			poll_client_ipv4_prefix = 32;
 int			poll_client_ipv6_prefix = 64;
+char	   *poll_cors_origin = NULL;
 double		poll_debug_rate_clock = -1;
 int			poll_max_scan = 50000;
 int			poll_rate_entries = 65536;
@@ -37,6 +38,17 @@ poll_guc_install(void)
 							&poll_client_ipv6_prefix,
 							64, 0, 128,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	/*
+	 * Pages of which origin may read what poll.respond() answers, in
+	 * browsers. They cannot send cookies along in any case.
+	 */
+	DefineCustomStringVariable("poll_ext.cors_origin",
+							   "Sets the origin whose pages may poll.",
+							   "* is all, the empty string none.",
+							   &poll_cors_origin,
+							   "*",
+							   PGC_SUSET, 0, NULL, NULL, NULL);
 
 	/*
 	 * Rate limits of this session see this time instead of the server's, so

@@ -7,6 +7,7 @@
 
 extern PGDLLIMPORT int poll_client_ipv4_prefix;
 extern PGDLLIMPORT int poll_client_ipv6_prefix;
+extern PGDLLIMPORT char *poll_cors_origin;
 extern PGDLLIMPORT double poll_debug_rate_clock;
 extern PGDLLIMPORT int poll_max_scan;
 extern PGDLLIMPORT int poll_rate_entries;

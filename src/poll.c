@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "answer.h"
 #include "changes.h"
 #include "error.h"
 #include "key.h"
@@ -173,6 +174,29 @@ envelope(const PollRequest *request, const PollPage *page, text *cursor)
 	return (text *) buf.data;
 }
 
+PollAnswer
+poll_answer(PollRequest *request, text *cursor, int max_rows)
+{
+	PollPage	page = {POLL_CONTENT_ROWS};
+	PollAnswer	answer = {.cursor = cursor};
+
+	if (poll_nothing_new(request))
+	{
+		answer.body = envelope(request, NULL, cursor);
+		return answer;
+	}
+
+	poll_request_begin(request);
+	poll_request_read(request, max_rows, &page);
+	answer.has_more = page.has_more;
+	answer.cursor = poll_cursor_encode(&page.next);
+	MemoryContextSwitchTo(request->caller);
+	answer.body = envelope(request, &page, answer.cursor);
+	answer.cursor = (text *) pg_detoast_datum_copy((struct varlena *) answer.cursor);
+	poll_request_end(request);
+	return answer;
+}
+
 /*
  * poll.poll(feeds text[], cursor text, max_rows int, scope jsonb,
  * since timestamptz) returns json
@@ -183,22 +207,11 @@ poll_ext_poll(PG_FUNCTION_ARGS)
 	text	   *cursor = poll_arg_text(fcinfo, 1);
 	int			max_rows = poll_arg_max_rows(fcinfo, 2);
 	PollRequest request;
-	PollPage	page = {POLL_CONTENT_ROWS};
 	TimestampTz since;
-	text	   *result;
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 3), cursor,
 					  poll_arg_time(fcinfo, 4, &since));
-	if (poll_nothing_new(&request))
-		PG_RETURN_TEXT_P(envelope(&request, NULL, cursor));
-
-	poll_request_begin(&request);
-	poll_request_read(&request, max_rows, &page);
-	cursor = poll_cursor_encode(&page.next);
-	MemoryContextSwitchTo(request.caller);
-	result = envelope(&request, &page, cursor);
-	poll_request_end(&request);
-	PG_RETURN_TEXT_P(result);
+	PG_RETURN_TEXT_P(poll_answer(&request, cursor, max_rows).body);
 }
 
 /* ---- the small ones ---- */

@@ -193,6 +193,12 @@ poll_ratetable_shmem_init(void)
 			pg_atomic_init_u32(&sets[i].entries[way].head, 0);
 }
 
+bool
+poll_ratetable_available(void)
+{
+	return table != NULL;
+}
+
 void
 poll_ratetable_require(void)
 {

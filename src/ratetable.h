@@ -40,6 +40,8 @@ typedef struct PollRateInfo
 extern void poll_ratetable_shmem_request(void);
 extern void poll_ratetable_shmem_init(void);
 
+extern bool poll_ratetable_available(void);
+
 /* Errors, with a hint, if there is no table. */
 extern void poll_ratetable_require(void);
 

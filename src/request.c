@@ -161,16 +161,22 @@ poll_arg_scope(FunctionCallInfo fcinfo, int argno)
 	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno);
 }
 
-int
-poll_arg_max_rows(FunctionCallInfo fcinfo, int argno)
+void
+poll_check_max_rows(int max_rows)
 {
-	int			max_rows = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
-
 	if (max_rows < 1 || max_rows > MAX_ROWS)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
 				 errmsg("max_rows must be between 1 and %d", MAX_ROWS),
 				 errhint("Read larger results page by page, with the cursor of each answer.")));
+}
+
+int
+poll_arg_max_rows(FunctionCallInfo fcinfo, int argno)
+{
+	int			max_rows = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
+
+	poll_check_max_rows(max_rows);
 	return max_rows;
 }
 

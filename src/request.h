@@ -55,6 +55,7 @@ extern Jsonb *poll_arg_scope(FunctionCallInfo fcinfo, int argno);
 extern const TimestampTz *poll_arg_time(FunctionCallInfo fcinfo, int argno, TimestampTz *value);
 
 /* 1 to 10000; errors if it is not. */
+extern void poll_check_max_rows(int max_rows);
 extern int	poll_arg_max_rows(FunctionCallInfo fcinfo, int argno);
 
 /*

@@ -1,0 +1,20 @@
+/*
+ * answer.h
+ *		The answer to a poll, as JSON.
+ */
+#ifndef POLL_ANSWER_H
+#define POLL_ANSWER_H
+
+#include "request.h"
+
+typedef struct PollAnswer
+{
+	text	   *body;
+	text	   *cursor;			/* the one in it */
+	bool		has_more;
+} PollAnswer;
+
+/* cursor: the text form of the request's, or NULL. */
+extern PollAnswer poll_answer(PollRequest *request, text *cursor, int max_rows);
+
+#endif							/* POLL_ANSWER_H */

@@ -1,0 +1,16 @@
+/*
+ * etag.h
+ *		Entity tags (RFC 9110).
+ */
+#ifndef POLL_ETAG_H
+#define POLL_ETAG_H
+
+#include "digest.h"
+
+/* The tag that begins so, up to and with its first quote, of the digest. */
+extern text *poll_etag_make(const char *prefix, const PollDigest *digest);
+
+/* Does the header match the tag?  Errors: 22023 it is no tag. */
+extern bool poll_if_none_match(text *header, text *etag);
+
+#endif							/* POLL_ETAG_H */

@@ -1,0 +1,309 @@
+/*
+ * http.c
+ *		What an HTTP request to poll asks for.
+ *
+ * A gateway hands over what it got, as JSON: it need not know what the
+ * parameters mean.  They come in the query, or in the JSON object that is the
+ * body of a POST, where feeds may be an array and scope an object.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "error.h"
+#include "http.h"
+
+#define DEFAULT_MAX_ROWS	100
+
+static void
+bad_request(const char *message, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_POLL_BAD_REQUEST),
+			 errmsg_internal("%s", message),
+			 detail ? errdetail_internal("%s", detail) : 0));
+}
+
+/* ---- JSON ---- */
+
+/* The member of an object as it is; NULL if there is none, or null. */
+static JsonbValue *
+json_member(Jsonb *object, const char *name)
+{
+	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, name, strlen(name), NULL);
+
+	return value == NULL || value->type == jbvNull ? NULL : value;
+}
+
+/* The same as text: of a string what it says, of others their JSON. */
+static char *
+json_text(Jsonb *object, const char *name)
+{
+	JsonbValue *value = json_member(object, name);
+
+	if (value == NULL)
+		return NULL;
+	if (value->type == jbvString)
+		return pnstrdup(value->val.string.val, value->val.string.len);
+	return JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, 0);
+}
+
+static Jsonb *
+parse_json(const char *json)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
+}
+
+/* ---- URLs ---- */
+
+static int
+hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' :
+		c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+		c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* What a part of a query says. */
+static char *
+url_decode(const char *src, const char *end)
+{
+	char	   *result = palloc(end - src + 1);
+	char	   *dst = result;
+
+	while (src < end)
+	{
+		char		c = *src++;
+
+		if (c == '+')
+			c = ' ';
+		else if (c == '%')
+		{
+			if (end - src < 2 || hex_digit(src[0]) < 0 || hex_digit(src[1]) < 0)
+				bad_request("the query is not percent-encoded", NULL);
+			c = (char) (hex_digit(src[0]) << 4 | hex_digit(src[1]));
+			src += 2;
+		}
+		if (c == '\0')
+			bad_request("the query has a null byte", NULL);
+		*dst++ = c;
+	}
+	*dst = '\0';
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), result, dst - result, true))
+		bad_request("the query is not valid in the encoding of the database", NULL);
+	return result;
+}
+
+static void
+append_encoded(StringInfo buf, const char *src)
+{
+	for (; *src; src++)
+	{
+		unsigned char c = *src;
+
+		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			strchr("-._~,/", c) != NULL)
+			appendStringInfoChar(buf, c);
+		else
+			appendStringInfo(buf, "%%%02X", c);
+	}
+}
+
+/* The parameter of that name, the first if there are several; or NULL. */
+static char *
+query_parameter(const char *query, const char *name)
+{
+	Size		length = strlen(name);
+
+	for (;;)
+	{
+		const char *end = query + strcspn(query, "&");
+
+		if (strncmp(query, name, length) == 0 && query[length] == '=')
+			return url_decode(query + length + 1, end);
+		if (*end == '\0')
+			return NULL;
+		query = end + 1;
+	}
+}
+
+static void
+append_parameter(StringInfo buf, const char *name, const char *value)
+{
+	if (value == NULL)
+		return;
+	appendStringInfo(buf, "%s=", name);
+	append_encoded(buf, value);
+	appendStringInfoChar(buf, '&');
+}
+
+void
+poll_http_append_url(StringInfo buf, const PollHttpRequest *request, text *cursor)
+{
+	append_encoded(buf, request->path);
+	appendStringInfoChar(buf, '?');
+	append_parameter(buf, "feeds", request->feeds_list);
+	append_parameter(buf, "scope", request->scope_text);
+	if (request->has_max_rows)
+		append_parameter(buf, "max_rows", psprintf("%d", request->max_rows));
+	if (cursor != NULL)
+		append_parameter(buf, "cursor", text_to_cstring(cursor));
+	buf->data[--buf->len] = '\0';	/* the last & */
+}
+
+/* ---- the request ---- */
+
+char *
+poll_http_method(Jsonb *request)
+{
+	char	   *method;
+
+	if (!JB_ROOT_IS_OBJECT(request))
+		bad_request("the request is not a JSON object", NULL);
+	method = json_text(request, "method");
+	return method ? method : pstrdup("GET");
+}
+
+/* A list with commas as an array. */
+static ArrayType *
+split_feeds(const char *list)
+{
+	ArrayBuildState *state = NULL;
+
+	for (;;)
+	{
+		const char *end = list + strcspn(list, ",");
+
+		state = accumArrayResult(state, PointerGetDatum(cstring_to_text_with_len(list, end - list)),
+								 false, TEXTOID, CurrentMemoryContext);
+		if (*end == '\0')
+			break;
+		list = end + 1;
+	}
+	return DatumGetArrayTypeP(makeArrayResult(state, CurrentMemoryContext));
+}
+
+/* An array of strings, as a list with commas. */
+static char *
+join_feeds(JsonbValue *array)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(array->val.binary.data);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_OBJECT || (token == WJB_ELEM && value.type != jbvString))
+			bad_request("feeds must be an array of strings", NULL);
+		if (token == WJB_ELEM)
+		{
+			if (buf.len > 0)
+				appendStringInfoChar(&buf, ',');
+			appendBinaryStringInfo(&buf, value.val.string.val, value.val.string.len);
+		}
+	}
+	return buf.data;
+}
+
+/* Where the parameters are. */
+typedef struct Parameters
+{
+	const char *query;			/* or else: */
+	Jsonb	   *body;
+} Parameters;
+
+static char *
+parameter(const Parameters *parameters, const char *name)
+{
+	char	   *value = parameters->body ? json_text(parameters->body, name) :
+	query_parameter(parameters->query, name);
+
+	return value && *value ? value : NULL;
+}
+
+static char *
+feeds_parameter(const Parameters *parameters)
+{
+	JsonbValue *value = parameters->body ? json_member(parameters->body, "feeds") : NULL;
+	char	   *list = value && value->type == jbvBinary ? join_feeds(value) :
+	parameter(parameters, "feeds");
+
+	if (list == NULL || *list == '\0')
+		bad_request("the parameter feeds is missing", "It is a list of names, such as feeds=messages,rooms.");
+	return list;
+}
+
+static Jsonb *
+body_object(Jsonb *request)
+{
+	char	   *json = json_text(request, "body");
+	Jsonb	   *body;
+
+	if (json == NULL)
+		bad_request("the body is missing", NULL);
+	body = parse_json(json);
+	if (!JB_ROOT_IS_OBJECT(body))
+		bad_request("the body is not a JSON object", NULL);
+	return body;
+}
+
+static void
+parse_headers(Jsonb *request, PollHttpRequest *result)
+{
+	JsonbValue *headers = json_member(request, "headers");
+	char	   *value;
+
+	if (headers == NULL)
+		return;
+	if (headers->type != jbvBinary || !JsonContainerIsObject(headers->val.binary.data))
+		bad_request("the headers are not a JSON object", NULL);
+	value = json_text(JsonbValueToJsonb(headers), "if-none-match");
+	result->if_none_match = value ? cstring_to_text(value) : NULL;
+}
+
+void
+poll_http_parse(Jsonb *request, PollHttpRequest *result)
+{
+	Parameters	parameters = {0};
+	char	   *value;
+
+	memset(result, 0, sizeof(*result));
+	result->method = poll_http_method(request);
+	value = json_text(request, "path");
+	result->path = value ? value : pstrdup("/poll");
+	value = json_text(request, "client");
+	result->client = value ? cstring_to_text(value) : NULL;
+	parse_headers(request, result);
+
+	if (strcmp(result->method, "POST") == 0)
+		parameters.body = body_object(request);
+	else
+	{
+		value = json_text(request, "query");
+		parameters.query = value ? value : "";
+	}
+	result->feeds_list = feeds_parameter(&parameters);
+	result->feeds = split_feeds(result->feeds_list);
+	value = parameter(&parameters, "cursor");
+	result->cursor = value ? cstring_to_text(value) : NULL;
+	result->scope_text = parameter(&parameters, "scope");
+	if (result->scope_text)
+		result->scope = parse_json(result->scope_text);
+	result->since_text = parameter(&parameters, "since");
+	if (result->since_text)
+	{
+		result->since = palloc(sizeof(TimestampTz));
+		*result->since = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
+																 CStringGetDatum(result->since_text),
+																 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	}
+	value = parameter(&parameters, "max_rows");
+	result->has_max_rows = value != NULL;
+	result->max_rows = value ? pg_strtoint32(value) : DEFAULT_MAX_ROWS;
+}
