@@ -385,7 +385,7 @@ CREATE FUNCTION poll.respond(request jsonb, OUT status integer, OUT headers json
 AS 'MODULE_PATHNAME', 'poll_ext_respond'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.respond(jsonb) IS
-'Answers a request over HTTP completely. request: {"method": "GET", "path": "/poll", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows. status: 200 304 400 404 405 410 429 503; headers: {name: value}; body: null if there is none.';
+'Answers a request over HTTP completely. request: {"method": "GET", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows. status: 200 304 400 404 405 410 429 503; headers: {name: value}; body: null if there is none.';
 
 --
 -- Event triggers: what DDL does to tracked tables.

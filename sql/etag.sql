@@ -53,6 +53,19 @@ SELECT poll.etag(t) = tag AS renamed FROM etag_item AS t, etag_before;
 ALTER TABLE etag_item RENAME marked TO flag;
 SELECT poll.etag(t) = tag AS renamed_back FROM etag_item AS t, etag_before;
 
+ALTER TYPE etag_color RENAME VALUE 'green' TO 'blue';
+SELECT poll.etag(t) = tag AS label_renamed FROM etag_item AS t, etag_before;
+ALTER TYPE etag_color RENAME VALUE 'blue' TO 'green';
+ALTER TABLE etag_item ALTER flag TYPE int USING flag::int;
+SELECT poll.etag(t) = tag AS other_type FROM etag_item AS t, etag_before;
+ALTER TABLE etag_item ALTER flag TYPE boolean USING flag::boolean;
+SELECT poll.etag(t) = tag AS type_back FROM etag_item AS t, etag_before;
+CREATE TYPE etag_pair AS (a int, b int);
+SELECT poll.etag(ARRAY[ROW(1, 2)::etag_pair]) AS pairs \gset
+ALTER TYPE etag_pair RENAME ATTRIBUTE a TO z;
+SELECT poll.etag(ARRAY[ROW(1, 2)::etag_pair]) = :'pairs' AS nested_name;
+DROP TYPE etag_pair;
+
 -- any other value makes another tag
 CREATE FUNCTION etag_with(assignment text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

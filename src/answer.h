@@ -10,6 +10,8 @@
 typedef struct PollAnswer
 {
 	text	   *body;
+	Size		lasting;		/* its length without the time and what
+								 * follows */
 	text	   *cursor;			/* the one in it */
 	bool		has_more;
 } PollAnswer;

@@ -19,6 +19,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
 #include "common/cryptohash.h"
 #include "fmgr.h"
@@ -30,13 +32,15 @@
 #include "utils/multirangetypes.h"
 #include "utils/numeric.h"
 #include "utils/rangetypes.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "digest.h"
 
 /*
  * Parts are gathered up to that size.  Then the hash of what came before is
- * what the next hash begins with.  (A hash under way could not outlive a call:
+ * what the next hash begins with; the first one begins with zeros, so that no
+ * content can pass for the rest of another one.  (A hash under way could not outlive a call:
  * it belongs to a resource owner.)
  */
 #define BUFFER_SIZE		8192
@@ -44,7 +48,7 @@
 void
 poll_digest_begin(PollDigest *digest)
 {
-	digest->chained = false;
+	memset(digest->chain, 0, sizeof(digest->chain));
 	initStringInfo(&digest->buffer);
 }
 
@@ -59,8 +63,7 @@ compute(const PollDigest *digest, const void *data, Size length, uint8 *result)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
 	if (pg_cryptohash_init(context) < 0 ||
-		(digest->chained &&
-		 pg_cryptohash_update(context, digest->chain, sizeof(digest->chain)) < 0) ||
+		pg_cryptohash_update(context, digest->chain, sizeof(digest->chain)) < 0 ||
 		pg_cryptohash_update(context, (uint8 *) digest->buffer.data, digest->buffer.len) < 0 ||
 		pg_cryptohash_update(context, data, length) < 0 ||
 		pg_cryptohash_final(context, result, PG_SHA256_DIGEST_LENGTH) < 0)
@@ -77,7 +80,6 @@ poll_digest_add(PollDigest *digest, const void *data, Size length)
 		return;
 	}
 	compute(digest, data, length, digest->chain);
-	digest->chained = true;
 	resetStringInfo(&digest->buffer);
 }
 
@@ -179,8 +181,38 @@ add_jsonb(PollDigest *digest, Jsonb *jsonb)
 
 /* ---- other types ---- */
 
+/* Types of the server have the same OID everywhere. */
 static void
-add_row(PollDigest *digest, HeapTupleHeader row)
+add_type(PollDigest *digest, Oid type)
+{
+	char	   *name;
+
+	add_number(digest, type < FirstNormalObjectId ? type : 0);
+	if (type < FirstNormalObjectId)
+		return;
+	name = format_type_be(type);
+	add_bytes(digest, 'y', name, strlen(name));
+	pfree(name);
+}
+
+static void
+add_names(PollDigest *digest, TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped)
+			continue;
+		add_bytes(digest, 'k', NameStr(attribute->attname), strlen(NameStr(attribute->attname)));
+		add_type(digest, attribute->atttypid);
+	}
+}
+
+static void add_value(PollDigest *digest, Oid typid, Datum value, bool nested);
+
+static void
+add_row(PollDigest *digest, HeapTupleHeader row, bool nested)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
 											  HeapTupleHeaderGetTypMod(row));
@@ -192,6 +224,8 @@ add_row(PollDigest *digest, HeapTupleHeader row)
 	tuple.t_data = row;
 	heap_deform_tuple(&tuple, desc, values, nulls);
 	add_kind(digest, '(');
+	if (nested)
+		add_names(digest, desc);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
@@ -201,7 +235,7 @@ add_row(PollDigest *digest, HeapTupleHeader row)
 		if (nulls[i])
 			add_kind(digest, '0');
 		else
-			poll_digest_add_value(digest, attribute->atttypid, values[i]);
+			add_value(digest, attribute->atttypid, values[i], true);
 	}
 	add_kind(digest, ')');
 	pfree(values);
@@ -231,7 +265,7 @@ add_array(PollDigest *digest, ArrayType *array, Oid element)
 		if (nulls[i])
 			add_kind(digest, '0');
 		else
-			poll_digest_add_value(digest, element, values[i]);
+			add_value(digest, element, values[i], true);
 	}
 	pfree(values);
 	pfree(nulls);
@@ -244,7 +278,7 @@ add_bound(PollDigest *digest, Oid element, const RangeBound *bound)
 
 	poll_digest_add(digest, flags, sizeof(flags));
 	if (!bound->infinite)
-		poll_digest_add_value(digest, element, bound->val);
+		add_value(digest, element, bound->val, true);
 }
 
 static void
@@ -275,6 +309,20 @@ add_multirange(PollDigest *digest, TypeCacheEntry *type, MultirangeType *multira
 		add_range(digest, type->rngtype, ranges[i]);
 }
 
+/* By its label: its OID is another one after a restore. */
+static void
+add_enum(PollDigest *digest, Datum value)
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, value);
+	const char *label;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for enum %u", DatumGetObjectId(value));
+	label = NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel);
+	add_bytes(digest, 'l', label, strlen(label));
+	ReleaseSysCache(tuple);
+}
+
 /* A value that is made of nothing else. */
 static void
 add_atom(PollDigest *digest, TypeCacheEntry *type, Datum value)
@@ -301,8 +349,8 @@ add_atom(PollDigest *digest, TypeCacheEntry *type, Datum value)
 		add_bytes(digest, 'f', DatumGetPointer(value), type->typlen);
 }
 
-void
-poll_digest_add_value(PollDigest *digest, Oid typid, Datum value)
+static void
+add_value(PollDigest *digest, Oid typid, Datum value, bool nested)
 {
 	TypeCacheEntry *type = lookup_type_cache(typid, TYPECACHE_DOMAIN_BASE_INFO |
 											 TYPECACHE_RANGE_INFO | TYPECACHE_MULTIRANGE_INFO);
@@ -310,7 +358,7 @@ poll_digest_add_value(PollDigest *digest, Oid typid, Datum value)
 
 	check_stack_depth();
 	if (type->typtype == TYPTYPE_DOMAIN)
-		poll_digest_add_value(digest, type->domainBaseType, value);
+		add_value(digest, type->domainBaseType, value, nested);
 	else if (typid == JSONBOID)
 	{
 		Jsonb	   *jsonb = DatumGetJsonbP(value);
@@ -320,15 +368,23 @@ poll_digest_add_value(PollDigest *digest, Oid typid, Datum value)
 			pfree(jsonb);
 	}
 	else if (type->typtype == TYPTYPE_COMPOSITE || typid == RECORDOID)
-		add_row(digest, DatumGetHeapTupleHeader(value));
+		add_row(digest, DatumGetHeapTupleHeader(value), nested);
 	else if (type->typtype == TYPTYPE_RANGE)
 		add_range(digest, type, DatumGetRangeTypeP(value));
 	else if (type->typtype == TYPTYPE_MULTIRANGE)
 		add_multirange(digest, type, DatumGetMultirangeTypeP(value));
+	else if (type->typtype == TYPTYPE_ENUM)
+		add_enum(digest, value);
 	else if (OidIsValid(element = get_element_type(typid)))
 		add_array(digest, DatumGetArrayTypeP(value), element);
 	else
 		add_atom(digest, type, value);
+}
+
+void
+poll_digest_add_value(PollDigest *digest, Oid typid, Datum value)
+{
+	add_value(digest, typid, value, false);
 }
 
 void
@@ -342,8 +398,6 @@ poll_digest_add_names(PollDigest *digest, Oid typid, Datum value)
 		return;
 	row = DatumGetHeapTupleHeader(value);
 	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row), HeapTupleHeaderGetTypMod(row));
-	for (int i = 0; i < desc->natts; i++)
-		if (!TupleDescAttr(desc, i)->attisdropped)
-			poll_digest_add(digest, NameStr(TupleDescAttr(desc, i)->attname), NAMEDATALEN);
+	add_names(digest, desc);
 	ReleaseTupleDesc(desc);
 }

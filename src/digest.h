@@ -12,9 +12,8 @@
 
 typedef struct PollDigest
 {
-	bool		chained;
-	uint8		chain[PG_SHA256_DIGEST_LENGTH]; /* of what came before, if
-												 * chained */
+	uint8		chain[PG_SHA256_DIGEST_LENGTH]; /* of what came before; at
+												 * first zeros */
 	StringInfoData buffer;		/* what came since */
 } PollDigest;
 
@@ -30,7 +29,7 @@ extern void poll_digest_add_text(PollDigest *digest, const text *value);
 /* Adds a value. */
 extern void poll_digest_add_value(PollDigest *digest, Oid type, Datum value);
 
-/* Adds the names of the columns, if the value is a row. */
+/* Adds the names and types of the columns, if the value is a row. */
 extern void poll_digest_add_names(PollDigest *digest, Oid type, Datum value);
 
 /* The digest of all that was added so far. */

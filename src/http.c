@@ -68,7 +68,7 @@ hex_digit(char c)
 		c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* What a part of a query says. */
+/* What a part of a query, in UTF-8, says. */
 static char *
 url_decode(const char *src, const char *end)
 {
@@ -93,14 +93,13 @@ url_decode(const char *src, const char *end)
 		*dst++ = c;
 	}
 	*dst = '\0';
-	if (!pg_verify_mbstr(GetDatabaseEncoding(), result, dst - result, true))
-		bad_request("the query is not valid in the encoding of the database", NULL);
-	return result;
+	return pg_any_to_server(result, dst - result, PG_UTF8);
 }
 
 static void
 append_encoded(StringInfo buf, const char *src)
 {
+	src = pg_server_to_any(src, strlen(src), PG_UTF8);
 	for (; *src; src++)
 	{
 		unsigned char c = *src;
@@ -142,9 +141,8 @@ append_parameter(StringInfo buf, const char *name, const char *value)
 }
 
 void
-poll_http_append_url(StringInfo buf, const PollHttpRequest *request, text *cursor)
+poll_http_append_query(StringInfo buf, const PollHttpRequest *request, text *cursor)
 {
-	append_encoded(buf, request->path);
 	appendStringInfoChar(buf, '?');
 	append_parameter(buf, "feeds", request->feeds_list);
 	append_parameter(buf, "scope", request->scope_text);
@@ -195,6 +193,7 @@ join_feeds(JsonbValue *array)
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	StringInfoData buf;
+	bool		first = true;
 
 	initStringInfo(&buf);
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
@@ -203,8 +202,9 @@ join_feeds(JsonbValue *array)
 			bad_request("feeds must be an array of strings", NULL);
 		if (token == WJB_ELEM)
 		{
-			if (buf.len > 0)
+			if (!first)
 				appendStringInfoChar(&buf, ',');
+			first = false;
 			appendBinaryStringInfo(&buf, value.val.string.val, value.val.string.len);
 		}
 	}
@@ -275,8 +275,6 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 
 	memset(result, 0, sizeof(*result));
 	result->method = poll_http_method(request);
-	value = json_text(request, "path");
-	result->path = value ? value : pstrdup("/poll");
 	value = json_text(request, "client");
 	result->client = value ? cstring_to_text(value) : NULL;
 	parse_headers(request, result);
@@ -286,7 +284,7 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 	else
 	{
 		value = json_text(request, "query");
-		parameters.query = value ? value : "";
+		parameters.query = value == NULL ? "" : *value == '?' ? value + 1 : value;
 	}
 	result->feeds_list = feeds_parameter(&parameters);
 	result->feeds = split_feeds(result->feeds_list);

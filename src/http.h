@@ -13,7 +13,6 @@
 typedef struct PollHttpRequest
 {
 	char	   *method;
-	char	   *path;
 	text	   *if_none_match;	/* NULL: no such header */
 	text	   *client;			/* whose quota it is, or NULL */
 
@@ -30,14 +29,14 @@ typedef struct PollHttpRequest
 } PollHttpRequest;
 
 /*
- * The method alone, and the rest: {"method", "path", "query", "headers",
+ * The method alone, and the rest: {"method", "query", "headers",
  * "body", "client"}.  Errors: PT400, or what a type says of a bad value
  * (class 22).
  */
 extern char *poll_http_method(Jsonb *request);
 extern void poll_http_parse(Jsonb *request, PollHttpRequest *result);
 
-/* Appends the path and the parameters, with that cursor, or with none. */
-extern void poll_http_append_url(StringInfo buf, const PollHttpRequest *request, text *cursor);
+/* Appends ? and the parameters, with that cursor, or with none. */
+extern void poll_http_append_query(StringInfo buf, const PollHttpRequest *request, text *cursor);
 
 #endif							/* POLL_HTTP_H */

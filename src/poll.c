@@ -131,7 +131,7 @@ answer_time(const PollRequest *request, const PollPage *page)
  * about its size: it can be large, and is copied often enough on its way out.
  */
 static text *
-envelope(const PollRequest *request, const PollPage *page, text *cursor)
+envelope(const PollRequest *request, const PollPage *page, text *cursor, Size *lasting)
 {
 	const PollFeedSet *set = request->set;
 	StringInfoData buf;
@@ -159,6 +159,7 @@ envelope(const PollRequest *request, const PollPage *page, text *cursor)
 						   "\",\"has_more\":false");
 	if (page && page->behind)
 		appendStringInfoString(&buf, ",\"behind\":true");
+	*lasting = buf.len - VARHDRSZ;
 	if (time != 0)
 	{
 		appendStringInfoString(&buf, ",\"timestamp\":\"");
@@ -182,7 +183,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 
 	if (poll_nothing_new(request))
 	{
-		answer.body = envelope(request, NULL, cursor);
+		answer.body = envelope(request, NULL, cursor, &answer.lasting);
 		return answer;
 	}
 
@@ -191,7 +192,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 	answer.has_more = page.has_more;
 	answer.cursor = poll_cursor_encode(&page.next);
 	MemoryContextSwitchTo(request->caller);
-	answer.body = envelope(request, &page, answer.cursor);
+	answer.body = envelope(request, &page, answer.cursor, &answer.lasting);
 	answer.cursor = (text *) pg_detoast_datum_copy((struct varlena *) answer.cursor);
 	poll_request_end(request);
 	return answer;

@@ -8,28 +8,28 @@
  * client ask now (429); then the answer is made, and if the client has it
  * already (If-None-Match) it is a 304, which costs no quota.
  *
- * The tag of an answer is a hash of where the request was and where the answer
- * leads to, for whom: it stays the same while nothing happens, also in answers
- * whose timestamp moves on; so it is a weak one.
+ * The tag of an answer is a hash of all of it but the timestamp, which moves on
+ * while nothing happens; so it is a weak one.  A hash of the cursors would be
+ * less work, but what a caller sees may change without a change in the feed: by
+ * a policy, a membership, a setting.
  *
- * Errors of a request are caught in a subtransaction, and become problem
- * details (RFC 9457).  Those that are nobody's fault but ours stay errors.
+ * Errors that a client can do something about are caught in a subtransaction,
+ * and become problem details (RFC 9457).  On a standby those that come while
+ * the answer is made stay errors, with the same SQLSTATE.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "answer.h"
-#include "catalog.h"
 #include "error.h"
 #include "etag.h"
 #include "guc.h"
@@ -47,6 +47,15 @@ typedef struct PollResponse
 	text	   *body;			/* or NULL */
 } PollResponse;
 
+/* A request to poll, from step to step. */
+typedef struct PollTask
+{
+	Jsonb	   *json;
+	PollHttpRequest http;
+	PollRequest request;
+	PollResponse response;
+} PollTask;
+
 PG_FUNCTION_INFO_V1(poll_ext_respond);
 
 static void
@@ -57,6 +66,19 @@ add_header(PollResponse *response, const char *name, const char *value)
 	escape_json(&response->headers, name);
 	appendStringInfoChar(&response->headers, ':');
 	escape_json(&response->headers, value);
+}
+
+/* A query alone is a reference to the resource itself, wherever it is. */
+static void
+add_link(PollResponse *response, const PollHttpRequest *request, text *cursor, const char *relation)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '<');
+	poll_http_append_query(&buf, request, cursor);
+	appendStringInfo(&buf, ">; rel=\"%s\"", relation);
+	add_header(response, "Link", buf.data);
 }
 
 /* ---- problems ---- */
@@ -107,7 +129,11 @@ problem(PollResponse *response, int status, const char *detail, const char *more
 	add_header(response, "Cache-Control", "no-store");
 }
 
-/* The status that tells of an error, or 0 for one that a client cannot help. */
+/*
+ * The status that tells of an error while the answer is made, or 0 for one that
+ * the client did not cause and must not see: it may come from a policy or a
+ * type, and tell of rows.
+ */
 static int
 error_status(int sqlstate)
 {
@@ -123,8 +149,16 @@ error_status(int sqlstate)
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 			return 503;
 		default:
-			return ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_DATA_EXCEPTION ? 400 : 0;
+			return 0;
 	}
+}
+
+/* The same while only what the client has sent is looked at. */
+static int
+request_error_status(int sqlstate)
+{
+	return ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_DATA_EXCEPTION ||
+		sqlstate == ERRCODE_STATEMENT_TOO_COMPLEX ? 400 : error_status(sqlstate);
 }
 
 static void
@@ -139,14 +173,8 @@ error_problem(PollResponse *response, int status, const ErrorData *error, const 
 	problem(response, status, error->message, buf.data);
 	if (status == 503)
 		add_header(response, "Retry-After", "1");
-	if (status == 410 && request->feeds_list != NULL)
-	{
-		resetStringInfo(&buf);
-		appendStringInfoChar(&buf, '<');
-		poll_http_append_url(&buf, request, NULL);
-		appendStringInfoString(&buf, ">; rel=\"first\"");
-		add_header(response, "Link", buf.data);
-	}
+	if (status == 410)
+		add_link(response, request, NULL, "first");
 }
 
 /* ---- rate limits ---- */
@@ -191,59 +219,36 @@ check_rate(PollResponse *response, const PollHttpRequest *request, bool peek)
 
 /* ---- the answer ---- */
 
-/* What the answer depends on, beside the two cursors. */
-static void
-add_caller(PollDigest *digest, const PollHttpRequest *request)
-{
-	Oid			role = GetUserId();
-	const char *claims = GetConfigOption("request.jwt.claims", true, false);
-
-	poll_digest_add(digest, poll_catalog_secret()->data, UUID_LEN);
-	poll_digest_add(digest, &role, sizeof(role));
-	poll_digest_add_text(digest, claims ? cstring_to_text(claims) : NULL);
-	poll_digest_add_text(digest, request->client);
-}
-
 static text *
-answer_tag(const PollHttpRequest *request, const PollAnswer *answer)
+answer_tag(const PollAnswer *answer)
 {
 	PollDigest	digest;
 
 	poll_digest_begin(&digest);
-	add_caller(&digest, request);
-	poll_digest_add_text(&digest, request->cursor);
-	poll_digest_add_text(&digest, request->since_text ? cstring_to_text(request->since_text) : NULL);
-	poll_digest_add_text(&digest, answer->cursor);
+	poll_digest_add(&digest, VARDATA(answer->body), answer->lasting);
 	return poll_etag_make("W/\"p1.", &digest);
 }
 
+/* Is it a request that can be answered?  If not, that is the response. */
 static void
-add_link(PollResponse *response, const PollHttpRequest *request, text *cursor)
+begin_poll(PollTask *task)
 {
-	StringInfoData buf;
+	PollHttpRequest *http = &task->http;
 
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '<');
-	poll_http_append_url(&buf, request, cursor);
-	appendStringInfoString(&buf, ">; rel=\"next\"");
-	add_header(response, "Link", buf.data);
+	poll_http_parse(task->json, http);
+	poll_check_max_rows(http->max_rows);
+	poll_request_init(&task->request, http->feeds, http->scope, http->cursor, http->since);
+	(void) check_rate(&task->response, http, true);
 }
 
 static void
-handle_poll(PollResponse *response, PollHttpRequest *http, Jsonb *json)
+finish_poll(PollTask *task)
 {
-	PollRequest request;
-	PollAnswer	answer;
-	text	   *tag;
+	PollResponse *response = &task->response;
+	PollHttpRequest *http = &task->http;
+	PollAnswer	answer = poll_answer(&task->request, http->cursor, http->max_rows);
+	text	   *tag = answer_tag(&answer);
 
-	poll_http_parse(json, http);
-	poll_check_max_rows(http->max_rows);
-	poll_request_init(&request, http->feeds, http->scope, http->cursor, http->since);
-	if (!check_rate(response, http, true))
-		return;
-
-	answer = poll_answer(&request, http->cursor, http->max_rows);
-	tag = answer_tag(http, &answer);
 	if (http->if_none_match != NULL && strcmp(http->method, "POST") != 0 &&
 		poll_if_none_match(http->if_none_match, tag))
 		response->status = 304;
@@ -255,26 +260,28 @@ handle_poll(PollResponse *response, PollHttpRequest *http, Jsonb *json)
 		response->body = answer.body;
 		add_header(response, "Content-Type", "application/json");
 		if (answer.has_more)
-			add_link(response, http, answer.cursor);
+			add_link(response, http, answer.cursor, "next");
 	}
 	add_header(response, "ETag", text_to_cstring(tag));
 	add_header(response, "Cache-Control", "private, no-cache");
 	add_header(response, "Vary", "Authorization");
 }
 
-/* The same, with a client's errors as responses. */
+/*
+ * Runs a step, and makes a response of an error that the client can do
+ * something about.
+ */
 static void
-try_poll(PollResponse *response, Jsonb *json)
+try_step(PollTask *task, void (*step) (PollTask *), int (*status_of) (int sqlstate))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	PollHttpRequest *http = palloc0(sizeof(PollHttpRequest));
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		handle_poll(response, http, json);
+		step(task);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -290,13 +297,27 @@ try_poll(PollResponse *response, Jsonb *json)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		status = error_status(error->sqlerrcode);
+		status = status_of(error->sqlerrcode);
 		if (status == 0)
 			ReThrowError(error);
-		resetStringInfo(&response->headers);
-		error_problem(response, status, error, http);
+		resetStringInfo(&task->response.headers);
+		error_problem(&task->response, status, error, &task->http);
 	}
 	PG_END_TRY();
+}
+
+static void
+try_poll(PollTask *task)
+{
+	try_step(task, begin_poll, request_error_status);
+	if (task->response.status != 0)
+		return;
+
+	/* a recovery conflict in a subtransaction would end the connection */
+	if (RecoveryInProgress())
+		finish_poll(task);
+	else
+		try_step(task, finish_poll, error_status);
 }
 
 static void
@@ -316,9 +337,10 @@ add_cors(PollResponse *response, bool preflight)
 }
 
 static void
-respond(PollResponse *response, Jsonb *request)
+respond(PollTask *task)
 {
-	const char *method = JB_ROOT_IS_OBJECT(request) ? poll_http_method(request) : "GET";
+	PollResponse *response = &task->response;
+	const char *method = JB_ROOT_IS_OBJECT(task->json) ? poll_http_method(task->json) : "GET";
 	bool		options = strcmp(method, "OPTIONS") == 0;
 
 	if (options)
@@ -327,7 +349,7 @@ respond(PollResponse *response, Jsonb *request)
 		add_header(response, "Allow", METHODS);
 	}
 	else if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "POST") == 0)
-		try_poll(response, request);
+		try_poll(task);
 	else
 	{
 		problem(response, 405, "the method is not allowed", "");
@@ -344,19 +366,21 @@ respond(PollResponse *response, Jsonb *request)
 Datum
 poll_ext_respond(PG_FUNCTION_ARGS)
 {
-	PollResponse response = {0};
+	PollTask   *task = palloc0(sizeof(PollTask));
+	PollResponse *response = &task->response;
 	TupleDesc	desc;
 	Datum		values[3];
 	bool		nulls[3] = {0};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	initStringInfo(&response.headers);
-	respond(&response, PG_GETARG_JSONB_P(0));
+	task->json = PG_GETARG_JSONB_P(0);
+	initStringInfo(&response->headers);
+	respond(task);
 
-	values[0] = Int32GetDatum(response.status);
-	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", response.headers.data)));
-	values[2] = PointerGetDatum(response.body);
-	nulls[2] = response.body == NULL;
+	values[0] = Int32GetDatum(response->status);
+	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", response->headers.data)));
+	values[2] = PointerGetDatum(response->body);
+	nulls[2] = response->body == NULL;
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
