@@ -56,11 +56,11 @@ CREATE INDEX tick_idx ON poll.tick (at);
 COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those in p (not dumped)';
 
 CREATE TABLE poll.rate_policy (
-	endpoint text COLLATE "C" PRIMARY KEY,
-	quota integer NOT NULL,
-	per interval NOT NULL,
-	algorithm text NOT NULL,
-	burst integer
+	endpoint text COLLATE "C" PRIMARY KEY CHECK (pg_catalog.length(endpoint) BETWEEN 1 AND 63),
+	quota integer NOT NULL CHECK (quota BETWEEN 1 AND 100000000),
+	per interval NOT NULL CHECK (per BETWEEN '1 ms' AND '1 day'),
+	algorithm text NOT NULL CHECK (algorithm IN ('window', 'strict', 'gcra')),
+	burst integer CHECK (burst IS NULL OR (burst BETWEEN 1 AND 100000000 AND algorithm = 'gcra'))
 );
 COMMENT ON TABLE poll.rate_policy IS 'what clients may do at which endpoint (dumped)';
 

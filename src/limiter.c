@@ -16,7 +16,7 @@
  * been taken off, so no interval ever has more than 1.1 times the quota.  (The
  * usual weighting, without that bound, lets twice the quota through: all of it
  * at the end of a sub-bucket, and again while that one fades.)  Who spends
- * evenly never meets the bound: a tenth is what he has in a sub-bucket.
+ * evenly hardly meets the bound: a tenth is what he has in a sub-bucket.
  *
  * gcra.  A bucket that leaks: the quota in an interval, evenly; what does not
  * fit into the burst is refused.  This is the generic cell rate algorithm in

@@ -16,6 +16,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -25,7 +26,6 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -45,6 +45,7 @@ static const char *const algorithm_names[] = {
 };
 
 static bool policies_stale = true;
+static bool policies_reviewed = true;	/* see release_dead() */
 static Oid	policies_relid = InvalidOid;
 static MemoryContext policies_context = NULL;
 static HTAB *policies = NULL;
@@ -225,6 +226,7 @@ find(const char *endpoint, Size length)
 	{
 		last_length = NAMEDATALEN;
 		load();
+		policies_reviewed = false;
 	}
 	if (length >= NAMEDATALEN)
 		return hash_search(policies, POLL_POLICY_DEFAULT, HASH_FIND, NULL);
@@ -249,31 +251,51 @@ poll_policy_invalidate(Oid relid)
 
 /* ---- the endpoint in shared memory ---- */
 
-/* Of an endpoint of the rate table: is it there for nothing? */
+/*
+ * Of an endpoint of the rate table: is it there for nothing?  full: there is no
+ * room for others, and then also if nobody has used it for so long that all of
+ * its counters are forgotten.
+ */
 static bool
-is_dead(const PollRateInfo *info)
+is_dead(const PollRateInfo *info, bool full)
 {
 	PollPolicy *policy;
 
+	if (full && poll_ratetable_now() - info->used > 2 * (int64) info->limit.interval * 1000)
+		return true;
 	if (info->database != MyDatabaseId)
-		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(info->database));
+		return false;
 	policy = hash_search(policies, NameStr(info->name), HASH_FIND, NULL);
 	return policy == NULL || policy->limit.algorithm != info->limit.algorithm ||
 		policy->limit.interval != info->limit.interval;
 }
 
+/*
+ * Gives up dead endpoints: what they remember would take room from clients of
+ * others.  Not in a transaction that may have changed policies, which may be
+ * rolled back; and if somebody else has changed them just now, next time.
+ */
 static void
-release_dead(void)
+release_dead(bool full)
 {
 	int			n;
 	int			ndead = 0;
-	PollRateInfo *list = poll_ratetable_list(&n);
-	PollRateEndpoint *dead = palloc(n * sizeof(PollRateEndpoint));
+	PollRateInfo *list;
+	PollRateEndpoint *dead;
 
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;
+	list = poll_ratetable_list(&n);
+	dead = palloc(n * sizeof(PollRateEndpoint));
 	for (int i = 0; i < n; i++)
-		if (is_dead(&list[i]))
+		if (is_dead(&list[i], full))
 			dead[ndead++] = list[i].endpoint;
-	poll_ratetable_release(dead, ndead);
+	AcceptInvalidationMessages();
+	if (!policies_stale)
+	{
+		poll_ratetable_release(dead, ndead);
+		policies_reviewed = true;
+	}
 	pfree(dead);
 	pfree(list);
 }
@@ -286,7 +308,7 @@ make_known(PollPolicy *policy)
 
 	if (!poll_ratetable_endpoint(name, &policy->limit, &policy->endpoint))
 	{
-		release_dead();
+		release_dead(true);
 		if (!poll_ratetable_endpoint(name, &policy->limit, &policy->endpoint))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -302,6 +324,11 @@ poll_policy_find(const char *endpoint, Size length)
 {
 	PollPolicy *policy = find(endpoint, length);
 
+	if (!policies_reviewed)
+	{
+		release_dead(false);
+		policy = find(endpoint, length);
+	}
 	if (policy != NULL && !(policy->known && poll_ratetable_endpoint_valid(&policy->endpoint)))
 		make_known(policy);
 	return policy;

@@ -8,19 +8,15 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "error.h"
-#include "guc.h"
 #include "rate.h"
 
 #define MAX_CLIENT_LENGTH	1024
@@ -29,18 +25,6 @@ PG_FUNCTION_INFO_V1(poll_ext_rate_check);
 PG_FUNCTION_INFO_V1(poll_ext_rate_peek);
 PG_FUNCTION_INFO_V1(poll_ext_rate_reset);
 PG_FUNCTION_INFO_V1(poll_ext_rate_counters);
-
-/* Microseconds of a clock that nobody sets. */
-static int64
-now_us(void)
-{
-	instr_time	now;
-
-	if (poll_debug_rate_clock >= 0)
-		return (int64) rint(poll_debug_rate_clock * 1000000);
-	INSTR_TIME_SET_CURRENT(now);
-	return INSTR_TIME_GET_MICROSEC(now);
-}
 
 static void
 bad_request(const char *message)
@@ -116,7 +100,7 @@ poll_rate_check(const char *client, Size client_length, const char *endpoint,
 
 	owner = make_owner(rate.policy, client, client_length);
 	poll_ratetable_prefetch(&owner);
-	now = now_us();
+	now = poll_ratetable_now();
 	if (peek)
 		poll_ratetable_peek(&owner, &rate.policy->limit, &rate.policy->endpoint, now, &counter);
 	else
@@ -258,7 +242,7 @@ poll_ext_rate_counters(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	poll_ratetable_require();
 	list = poll_ratetable_list(&n);
-	poll_ratetable_count(list, n, now_us());
+	poll_ratetable_count(list, n, poll_ratetable_now());
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[6];

@@ -17,7 +17,8 @@ typedef struct PollRate
 
 /*
  * May the client spend that much at the endpoint?  If so, it has, unless this
- * is only a peek.  Errors: PT400, 55000 without shared memory.
+ * is only a peek.  Errors: PT400, 55000 without shared memory, 53400
+ * too many policies.
  */
 extern PollRate poll_rate_check(const char *client, Size client_length, const char *endpoint,
 								Size endpoint_length, int32 cost, bool peek);

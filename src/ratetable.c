@@ -4,9 +4,10 @@
  *
  * The memory is fixed at the start of the server, whatever clients do: sets of
  * eight entries of 64 bytes.  A keyed hash of who a client is gives two sets; it
- * may have any of the entries in them, the first one first.  (In a table that is
- * half full, one client in five thousand finds none then; with one set it would
- * be one in fifty.)
+ * may have any of the entries in them: in the first as long as some are free
+ * there, then in the emptier one.  (So even of a table that is three quarters
+ * full, one client in five thousand finds none; with one set it would be one in
+ * ten.)
  * The key is random and new at each start, so nobody can choose names that meet
  * in one set.  The hash, of 128 bits, stands for the name: no name is stored.
  *
@@ -22,8 +23,9 @@
  * Endpoints are few.  They have a number, which entries carry, so that an entry
  * can be judged (and counted) without knowing its client.  One is made at the
  * first check of a policy, and again if its algorithm or interval changes,
- * since counters mean nothing under another one; and it stays until the room
- * is needed.
+ * since counters mean nothing under another one.  It is given up, with its
+ * entries, when the policy is gone, or when nobody has used it for so long that
+ * all in it is forgotten (policy.c).
  *
  * Locking.  What costs is the memory of the table, which no cache holds: a
  * check should touch one line of it.  So a client is first put, and looked for,
@@ -41,8 +43,13 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
+#include "access/xact.h"
+#include "datatype/timestamp.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "portability/instr_time.h"
 #include "storage/lwlock.h"
 #include "storage/s_lock.h"
 #include "storage/shmem.h"
@@ -54,6 +61,7 @@
 #include "siphash.h"
 
 #define WAYS			8
+#define FEW_FREE		2		/* of a set */
 #define SET_LOCKS		128
 #define MAX_ENDPOINTS	POLL_RATETABLE_MAX_ENDPOINTS
 #define LWLOCK_TRANCHE	"poll_ext"
@@ -94,6 +102,7 @@ typedef struct PollRateSlot
 	pg_atomic_uint32 quota;
 	pg_atomic_uint32 burst;
 
+	pg_atomic_uint64 used;		/* the time of the last check, about */
 	pg_atomic_uint64 checks;
 	pg_atomic_uint64 denials;
 	pg_atomic_uint64 evictions;
@@ -142,11 +151,13 @@ slot_clear(PollRateSlot *slot)
 	slot->interval = 1;
 	pg_atomic_write_u32(&slot->quota, 1);
 	pg_atomic_write_u32(&slot->burst, 1);
+	pg_atomic_write_u64(&slot->used, 0);
 	pg_atomic_write_u64(&slot->checks, 0);
 	pg_atomic_write_u64(&slot->denials, 0);
 	pg_atomic_write_u64(&slot->evictions, 0);
 	pg_atomic_write_u64(&slot->overflows, 0);
 	SpinLockAcquire(&slot->lock);
+	pg_atomic_fetch_add_u32(&slot->generation, 1);
 	poll_limiter_clear(&slot->overflow, 0);
 	SpinLockRelease(&slot->lock);
 }
@@ -158,6 +169,7 @@ slot_init(PollRateSlot *slot)
 	pg_atomic_init_u32(&slot->generation, 0);
 	pg_atomic_init_u32(&slot->quota, 0);
 	pg_atomic_init_u32(&slot->burst, 0);
+	pg_atomic_init_u64(&slot->used, 0);
 	pg_atomic_init_u64(&slot->checks, 0);
 	pg_atomic_init_u64(&slot->denials, 0);
 	pg_atomic_init_u64(&slot->evictions, 0);
@@ -213,6 +225,17 @@ poll_ratetable_require(void)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("rate limits need poll_ext in shared_preload_libraries"),
 			 errhint("Add it there and restart the server.")));
+}
+
+int64
+poll_ratetable_now(void)
+{
+	instr_time	now;
+
+	if (poll_debug_rate_clock >= 0)
+		return (int64) rint(poll_debug_rate_clock * 1000000);
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
 }
 
 PollRateOwner
@@ -343,10 +366,16 @@ poll_ratetable_endpoint(const char *name, const PollLimit *limit, PollRateEndpoi
 	{
 		PollRateSlot *slot = &table->slots[number];
 
-		slot->database = MyDatabaseId;
-		namestrcpy(&slot->name, name);
-		slot->algorithm = limit->algorithm;
-		slot->interval = limit->interval;
+		if (!OidIsValid(slot->database))
+		{
+			slot->database = MyDatabaseId;
+			namestrcpy(&slot->name, name);
+			slot->algorithm = limit->algorithm;
+			slot->interval = limit->interval;
+			pg_atomic_write_u32(&slot->quota, limit->quota);
+			pg_atomic_write_u32(&slot->burst, limit->burst);
+		}
+		pg_atomic_write_u64(&slot->used, poll_ratetable_now());
 		endpoint->number = number;
 		endpoint->generation = pg_atomic_read_u32(&slot->generation);
 	}
@@ -384,6 +413,8 @@ poll_ratetable_release(const PollRateEndpoint *endpoints, int n)
 {
 	bool		released[MAX_ENDPOINTS] = {0};
 
+	if (n == 0)
+		return;
 	LWLockAcquire(RatetableLock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
 		if (poll_ratetable_endpoint_valid(&endpoints[i]))
@@ -391,7 +422,6 @@ poll_ratetable_release(const PollRateEndpoint *endpoints, int n)
 			PollRateSlot *slot = &table->slots[endpoints[i].number];
 
 			slot_clear(slot);
-			pg_atomic_fetch_add_u32(&slot->generation, 1);
 			released[endpoints[i].number] = true;
 		}
 	forget_endpoints(released);
@@ -496,82 +526,114 @@ find_entry(const PollRatePlace *place, const PollRateOwner *owner, uint32 head)
 	return NULL;
 }
 
-/*
- * The entry to give to a new client, or NULL.  *evicted: the endpoint of who is
- * forgotten by it, or -1.  The caller has locked the place.
- */
-static PollRateEntry *
-find_victim(const PollRatePlace *place, int64 now, int *evicted)
+/* The entry to give to a new client. */
+typedef struct PollRateVictim
 {
-	PollRateEntry *victim = NULL;
-	double		least = 1.0;
+	PollRateEntry *entry;		/* or NULL */
+	double		spent;			/* by whom it is taken from; 0: nobody */
+	int			endpoint;		/* that one's, if spent is not 0 */
+} PollRateVictim;
+
+/* What the client of an entry has spent, of a free one 0; *number: its endpoint. */
+static double
+entry_spent(PollRateEntry *entry, int64 now, PollCounter *counter, int *number)
+{
+	PollLimit	limit;
+
+	*number = read_entry(entry, counter);
+	if (*number < 0)
+		return 0;
+	limit = slot_limit(&table->slots[*number]);
+	return poll_limiter_spent(counter, &limit, now);
+}
+
+/*
+ * A free entry of the first set, unless hardly any is left there: then of the
+ * set that has more.  Else that of the client that has spent least.  The caller
+ * has locked the place.
+ */
+static PollRateVictim
+find_victim(const PollRatePlace *place, int64 now)
+{
+	PollRateVictim victim = {NULL, 1.0, -1};
+	PollRateEntry *free_entries[2] = {NULL, NULL};
+	int			nfree[2] = {0, 0};
 	int64		least_at = PG_INT64_MAX;
+	int			better;
 
 	for (int i = 0; i < 2 * WAYS; i++)
 	{
 		PollRateEntry *entry = nth_entry(place, i);
 		PollCounter counter;
-		int			number = read_entry(entry, &counter);
-		double		spent = 0;
+		int			number;
+		double		spent = entry_spent(entry, now, &counter, &number);
 
-		if (number >= 0)
-		{
-			PollLimit	limit = slot_limit(&table->slots[number]);
-
-			spent = poll_limiter_spent(&counter, &limit, now);
-		}
 		if (spent == 0)
 		{
-			*evicted = -1;
-			return entry;
+			if (nfree[i / WAYS]++ == 0)
+				free_entries[i / WAYS] = entry;
 		}
-		if (spent < least || (spent == least && victim != NULL && counter.at < least_at))
+		else if (spent < victim.spent ||
+				 (spent == victim.spent && victim.entry != NULL && counter.at < least_at))
 		{
-			victim = entry;
-			least = spent;
+			victim.entry = entry;
+			victim.spent = spent;
+			victim.endpoint = number;
 			least_at = counter.at;
-			*evicted = number;
 		}
+		if (i == WAYS - 1 && nfree[0] > FEW_FREE)
+			break;
+	}
+	better = nfree[1] > nfree[0] ? 1 : 0;
+	if (nfree[better] > 0)
+	{
+		victim.entry = free_entries[better];
+		victim.spent = 0;
 	}
 	return victim;
 }
 
 /*
- * Locks the victim, unless it has spent everything meanwhile.  The caller has
- * locked the place, so it is still the same client's.
+ * Locks the victim, unless it has spent more meanwhile.  The caller has locked
+ * the place, so it is still the same client's.
  */
 static bool
-lock_victim(PollRateEntry *victim, int64 now)
+lock_victim(const PollRateVictim *victim, int64 now)
 {
-	uint32		head = pg_atomic_read_u32(&victim->head) & ~HEAD_LOCK;
+	PollRateEntry *entry = victim->entry;
+	uint32		head = pg_atomic_read_u32(&entry->head) & ~HEAD_LOCK;
 	PollLimit	limit;
 
 	if (head == 0)
 		return true;			/* only who has locked its set can take it */
-	lock_entry(victim, head);
+	lock_entry(entry, head);
 	limit = slot_limit(&table->slots[HEAD_NUMBER(head)]);
-	if (poll_limiter_spent(&victim->counter, &limit, now) < 1.0)
+	if (poll_limiter_spent(&entry->counter, &limit, now) <= victim->spent)
 		return true;
-	unlock_entry(victim, head);
+	unlock_entry(entry, head);
 	return false;
 }
 
 /*
  * Gives an entry to the owner and returns it, locked; NULL if there is none to
- * give.  The caller has locked the place.
+ * give.  *evicted: the endpoint of who is forgotten by it, or -1.  The caller
+ * has locked the place.
  */
 static PollRateEntry *
 new_entry(const PollRatePlace *place, const PollRateOwner *owner, uint32 head, int64 now, int *evicted)
 {
+	PollRateVictim victim;
 	PollRateEntry *entry;
 
 	do
 	{
-		entry = find_victim(place, now, evicted);
-		if (entry == NULL)
+		victim = find_victim(place, now);
+		if (victim.entry == NULL)
 			return NULL;
-	} while (!lock_victim(entry, now));
+	} while (!lock_victim(&victim, now));
 
+	entry = victim.entry;
+	*evicted = victim.spent > 0 ? victim.endpoint : -1;
 	poll_limiter_clear(&entry->counter, now);
 	entry->counter.owner = owner->hash[0] >> 32;
 	entry->hash = (uint32) owner->hash[0];
@@ -581,17 +643,37 @@ new_entry(const PollRatePlace *place, const PollRateOwner *owner, uint32 head, i
 }
 
 static bool
-charge_overflow(PollRateSlot *slot, const PollLimit *limit, int64 now, int32 cost,
-				PollCounter *counter)
+charge_overflow(PollRateSlot *slot, const PollRateEndpoint *endpoint, const PollLimit *limit,
+				int64 now, int32 cost, PollCounter *counter)
 {
-	bool		taken;
+	bool		taken = true;
 
+	poll_limiter_clear(counter, now);
 	SpinLockAcquire(&slot->lock);
-	taken = poll_limiter_take(&slot->overflow, limit, now, cost);
-	*counter = slot->overflow;
+	/* it may be another endpoint's by now */
+	if (poll_ratetable_endpoint_valid(endpoint))
+	{
+		taken = poll_limiter_take(&slot->overflow, limit, now, cost);
+		*counter = slot->overflow;
+	}
 	SpinLockRelease(&slot->lock);
 	pg_atomic_fetch_add_u64(&slot->overflows, 1);
 	return taken;
+}
+
+/* For a client that has not committed a policy yet, it is not in force. */
+static void
+update_slot(PollRateSlot *slot, const PollLimit *limit, int64 now)
+{
+	if (now - (int64) pg_atomic_read_u64(&slot->used) > USECS_PER_SEC)
+		pg_atomic_write_u64(&slot->used, now);
+	if ((pg_atomic_read_u32(&slot->quota) != limit->quota ||
+		 pg_atomic_read_u32(&slot->burst) != limit->burst) &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		pg_atomic_write_u32(&slot->quota, limit->quota);
+		pg_atomic_write_u32(&slot->burst, limit->burst);
+	}
 }
 
 bool
@@ -607,11 +689,8 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 	int			evicted = -1;
 	bool		taken;
 
-	/* what the limit is, and that it was asked for; the entry is on its way */
-	if (pg_atomic_read_u32(&slot->quota) != limit->quota)
-		pg_atomic_write_u32(&slot->quota, limit->quota);
-	if (pg_atomic_read_u32(&slot->burst) != limit->burst)
-		pg_atomic_write_u32(&slot->burst, limit->burst);
+	/* while the entry is on its way: what is known of the endpoint */
+	update_slot(slot, limit, now);
 	pg_atomic_fetch_add_u64(&slot->checks, 1);
 
 	at_home = lock_if_owner(entry, owner, head);
@@ -631,7 +710,7 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 	if (!at_home)
 		unlock_place(&place);
 	if (entry == NULL)
-		taken = charge_overflow(slot, limit, now, cost, counter);
+		taken = charge_overflow(slot, endpoint, limit, now, cost, counter);
 
 	if (evicted >= 0)
 		pg_atomic_fetch_add_u64(&table->slots[evicted].evictions, 1);
@@ -648,7 +727,6 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 	PollRatePlace place = owner_place(owner);
 	PollRateEntry *entry;
 	bool		room = true;
-	int			evicted;
 
 	poll_limiter_clear(counter, now);
 	lock_place(&place);
@@ -659,7 +737,7 @@ poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 		unlock_entry(entry, owner_head(owner, endpoint));
 	}
 	else
-		room = find_victim(&place, now, &evicted) != NULL;
+		room = find_victim(&place, now).entry != NULL;
 	unlock_place(&place);
 
 	if (!room)
@@ -705,6 +783,7 @@ poll_ratetable_list(int *n)
 		info->database = slot->database;
 		info->name = slot->name;
 		info->limit = slot_limit(slot);
+		info->used = pg_atomic_read_u64(&slot->used);
 		info->checks = pg_atomic_read_u64(&slot->checks);
 		info->denials = pg_atomic_read_u64(&slot->denials);
 		info->evictions = pg_atomic_read_u64(&slot->evictions);

@@ -28,6 +28,7 @@ typedef struct PollRateInfo
 	Oid			database;
 	NameData	name;
 	PollLimit	limit;
+	int64		used;			/* when it was last checked, about */
 	int64		checks;
 	int64		denials;
 	int64		evictions;		/* clients forgotten to make room for others */
@@ -44,6 +45,9 @@ extern bool poll_ratetable_available(void);
 
 /* Errors, with a hint, if there is no table. */
 extern void poll_ratetable_require(void);
+
+/* Microseconds of a clock that nobody sets. */
+extern int64 poll_ratetable_now(void);
 
 /* Hashes with the key of this server start. */
 extern PollRateOwner poll_ratetable_hash(const void *data, Size length);

@@ -62,6 +62,10 @@ cmp_ok($chosen, '>', 300, "$chosen chosen names");
 is(statistics('many')->{entries}, $chosen, 'all are remembered');
 is(statistics('many')->{evictions}, 0, 'nobody was forgotten');
 
+# A table that is three quarters full has room for nearly everybody.
+cmp_ok(flood('many', 20_000_001, 20_000_000 + 0.75 * $entries - $chosen), '>', 0, 'three quarters');
+cmp_ok(statistics('many')->{evictions}, '<', 50, statistics('many')->{evictions} . ' had to displace another one');
+
 # Ten million clients: no error, no growth, and who has spent everything is not
 # forgotten.
 is(count_allowed('exhausted', 'many', 10), 5, 'a client spends its quota');
