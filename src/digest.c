@@ -40,8 +40,8 @@
 /*
  * Parts are gathered up to that size.  Then the hash of what came before is
  * what the next hash begins with; the first one begins with zeros, so that no
- * content can pass for the rest of another one.  (A hash under way could not outlive a call:
- * it belongs to a resource owner.)
+ * content can pass for the rest of another one.  (A hash under way could not
+ * outlive a call: it belongs to a resource owner.)
  */
 #define BUFFER_SIZE		8192
 

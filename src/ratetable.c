@@ -6,12 +6,11 @@
  * eight entries of 64 bytes.  A keyed hash of who a client is gives two sets; it
  * may have any of the entries in them: in the first as long as some are free
  * there, then in the emptier one.  (So even of a table that is three quarters
- * full, one client in five thousand finds none; with one set it would be one in
- * ten.)
- * The key is random and new at each start, so nobody can choose names that meet
+ * full, one client in some thousands finds none; with one set it would be one in
+ * twenty.)  The key is random and new at each start, so nobody can choose names that meet
  * in one set.  The hash, of 128 bits, stands for the name: no name is stored.
  *
- * A new client takes the first entry that is free, or of whose client nothing is
+ * A new client takes an entry that is free, or of whose client nothing is
  * remembered any more.  If there is none, it takes the place of the client that
  * has spent the smallest part of its quota.  That one starts anew if it comes
  * back, so a table that is too small lets clients spend more than their quota;
@@ -39,7 +38,8 @@
  * are held for some tens of instructions, a few hundred if a victim is looked
  * for.  The name of an endpoint changes under RatetableLock, exclusively, and
  * the rest of it is atomic.  An endpoint may be given to another name just
- * before it is used: that can only make a figure in a statistic wrong.
+ * before it is used: then a figure in a statistic is wrong, or its quota until
+ * its own next check.
  */
 #include "postgres.h"
 

@@ -76,7 +76,6 @@ is(flood('many', 1_000_001, 10_000_000), 9_000_000, 'nine million more');
 cmp_ok(peak_memory($db) - $memory, '<', 2, 'in no more memory');
 is(count_allowed('exhausted', 'many', 10), 0, 'the client is still refused');
 is(count_allowed("exhausted $_", 'many', 5), 0, 'the other one, too') foreach 1 .. 20;
-cmp_ok(statistics('many')->{entries}, '<=', $entries, 'no more entries than there are');
 cmp_ok(statistics('many')->{entries}, '>', $entries * 0.99, 'all of them in use');
 cmp_ok(statistics('many')->{evictions}, '>=', 10_000_000 - $entries, 'evictions were counted');
 is(statistics('many')->{overflows}, 0, 'there was room for everybody');
@@ -141,6 +140,5 @@ foreach my $result (@results)
 }
 is($checks, $n, 'all checks were counted');
 is($denials, $n - $allowed, 'and all denials');
-cmp_ok(fetch_value($db, 'SELECT sum(entries) FROM poll.stat_rate'), '<=', 40, 'in a small table');
 
 done_testing();
