@@ -16,6 +16,7 @@
 
 #include "error.h"
 #include "http.h"
+#include "network.h"
 
 #define DEFAULT_MAX_ROWS	100
 
@@ -267,6 +268,20 @@ parse_headers(Jsonb *request, PollHttpRequest *result)
 	result->if_none_match = value ? cstring_to_text(value) : NULL;
 }
 
+/* Who asks: by a name, or by an address. */
+static text *
+parse_client(Jsonb *request)
+{
+	char	   *client = json_text(request, "client");
+	char	   *address = json_text(request, "address");
+
+	if (client != NULL)
+		return cstring_to_text(client);
+	if (address != NULL)
+		return poll_client_network(DatumGetInetPP(DirectFunctionCall1(inet_in, CStringGetDatum(address))));
+	return NULL;
+}
+
 void
 poll_http_parse(Jsonb *request, PollHttpRequest *result)
 {
@@ -275,8 +290,7 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 
 	memset(result, 0, sizeof(*result));
 	result->method = poll_http_method(request);
-	value = json_text(request, "client");
-	result->client = value ? cstring_to_text(value) : NULL;
+	result->client = parse_client(request);
 	parse_headers(request, result);
 
 	if (strcmp(result->method, "POST") == 0)

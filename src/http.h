@@ -30,7 +30,7 @@ typedef struct PollHttpRequest
 
 /*
  * The method alone, and the rest: {"method", "query", "headers",
- * "body", "client"}.  Errors: PT400, or what a type says of a bad value
+ * "body", "client" or "address"}.  Errors: PT400, or what a type says of a bad value
  * (class 22).
  */
 extern char *poll_http_method(Jsonb *request);

@@ -12,9 +12,9 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/inet.h"
 
 #include "guc.h"
+#include "network.h"
 
 PG_FUNCTION_INFO_V1(poll_ext_client_network);
 
@@ -27,11 +27,9 @@ is_mapped_ipv4(const inet *address)
 		memcmp(ip_addr(address), prefix, sizeof(prefix)) == 0;
 }
 
-/* poll.client_network(address inet) returns text */
-Datum
-poll_ext_client_network(PG_FUNCTION_ARGS)
+text *
+poll_client_network(inet *address)
 {
-	inet	   *address = PG_GETARG_INET_PP(0);
 	inet	   *host = palloc0(sizeof(inet));
 	Datum		network;
 
@@ -48,5 +46,12 @@ poll_ext_client_network(PG_FUNCTION_ARGS)
 	SET_INET_VARSIZE(host);
 
 	network = DirectFunctionCall1(network_network, InetPGetDatum(host));
-	PG_RETURN_TEXT_P(cstring_to_text(DatumGetCString(DirectFunctionCall1(cidr_out, network))));
+	return cstring_to_text(DatumGetCString(DirectFunctionCall1(cidr_out, network)));
+}
+
+/* poll.client_network(address inet) returns text */
+Datum
+poll_ext_client_network(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(poll_client_network(PG_GETARG_INET_PP(0)));
 }

@@ -1,0 +1,46 @@
+/*
+ * log.c
+ *		What the gateway says, on standard error.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+
+/* In one write, since threads may speak at the same time. */
+static void
+say_list(const char *format, va_list list)
+{
+	char		line[2048];
+	int			length;
+
+	vsnprintf(line, sizeof(line), format, list);
+	length = strlen(line);
+	while (length > 0 && line[length - 1] == '\n')
+		line[--length] = '\0';
+	fprintf(stderr, PROGRAM ": %s\n", line);
+}
+
+void
+say(const char *format,...)
+{
+	va_list		list;
+
+	va_start(list, format);
+	say_list(format, list);
+	va_end(list);
+}
+
+void
+die(const char *format,...)
+{
+	va_list		list;
+
+	va_start(list, format);
+	say_list(format, list);
+	va_end(list);
+	exit(1);
+}

@@ -1,0 +1,58 @@
+/*
+ * loop.c
+ *		The event loop: one thread waits for all files and times.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+#include "log.h"
+#include "loop.h"
+
+#define EVENTS		64
+
+static int	epoll = -1;
+
+void
+loop_init(void)
+{
+	epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll < 0)
+		die("cannot wait for events: %m");
+}
+
+void
+loop_watch(Source *source, uint32_t events)
+{
+	struct epoll_event event = {.events = events,.data.ptr = source};
+
+	/* the kernel forgets a file when it is closed, so ask which it is */
+	if (epoll_ctl(epoll, EPOLL_CTL_MOD, source->fd, &event) == 0)
+		return;
+	if (errno != ENOENT || epoll_ctl(epoll, EPOLL_CTL_ADD, source->fd, &event) != 0)
+		die("cannot wait for a file: %m");
+}
+
+void
+loop_wait(int timeout)
+{
+	struct epoll_event events[EVENTS];
+	int			count = epoll_wait(epoll, events, EVENTS, timeout);
+
+	for (int i = 0; i < count; i++)
+	{
+		Source	   *source = events[i].data.ptr;
+
+		source->ready(source, events[i].events);
+	}
+}
+
+int64_t
+loop_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
