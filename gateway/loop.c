@@ -2,7 +2,6 @@
  * loop.c
  *		The event loop: one thread waits for all files and times.
  */
-#include <errno.h>
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -26,12 +25,13 @@ void
 loop_watch(Source *source, uint32_t events)
 {
 	struct epoll_event event = {.events = events,.data.ptr = source};
+	int			operation = source->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
-	/* the kernel forgets a file when it is closed, so ask which it is */
-	if (epoll_ctl(epoll, EPOLL_CTL_MOD, source->fd, &event) == 0)
+	if (source->watched == events)
 		return;
-	if (errno != ENOENT || epoll_ctl(epoll, EPOLL_CTL_ADD, source->fd, &event) != 0)
+	if (epoll_ctl(epoll, operation, source->fd, &event) != 0)
 		die("cannot wait for a file: %m");
+	source->watched = events;
 }
 
 void

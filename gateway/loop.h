@@ -14,6 +14,7 @@
 typedef struct Source
 {
 	int			fd;
+	uint32_t	watched;		/* the events; 0 once the file is closed */
 	void		(*ready) (struct Source *source, uint32_t events);
 } Source;
 

@@ -187,6 +187,7 @@ lose(Database *database)
 	database->connection = NULL;
 	database->result = NULL;
 	database->job = NULL;
+	database->source.watched = 0;
 	database->state = DATABASE_DOWN;
 	database->retry_at = loop_now() + database->delay;
 	database->delay = database->delay * 2 > LAST_DELAY ? LAST_DELAY : database->delay * 2;
