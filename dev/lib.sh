@@ -121,3 +121,10 @@ build_tree() {
 	[[ -e $("$pg_config" --pkglibdir)/poll_ext.so ]] || uninstall=1
 	make_tree install >/dev/null
 }
+
+# What the gateway is built with
+# shellcheck disable=SC2034
+gateway_packages='libpq-dev libmicrohttpd-dev libjansson-dev pkg-config'
+
+# build_gateway [ASSIGNMENT...]: builds it in the copy of the tree
+build_gateway() { as_user make -s -C "$work/tree/gateway" PG_CONFIG="$pg_config" "$@"; }

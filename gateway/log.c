@@ -21,6 +21,9 @@ say_list(const char *format, va_list list)
 	length = strlen(line);
 	while (length > 0 && line[length - 1] == '\n')
 		line[--length] = '\0';
+	/* libpq's messages have several lines */
+	for (char *end = line; (end = strchr(end, '\n')) != NULL;)
+		*end = ' ';
 	fprintf(stderr, PROGRAM ": %s\n", line);
 }
 

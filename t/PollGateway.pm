@@ -1,0 +1,176 @@
+# The gateway, and a client that says what it wants, byte by byte.
+
+package PollGateway;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Socket::INET;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(start_gateway skip_without_gateway rss);
+
+my $program = 'gateway/poll-gateway';
+my @running;
+
+# Built with "make -C gateway"; dev/test does so, with AddressSanitizer.
+sub skip_without_gateway
+{
+	plan skip_all => "$program is not built" if !-x $program;
+	return;
+}
+
+# Resident memory of a process, in MB.  Needs /proc.
+sub rss
+{
+	my ($pid) = @_;
+
+	return (slurp_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+) kB/m)[0] / 1024;
+}
+
+# Starts one for a server.  The log is in {log}.
+sub start_gateway
+{
+	my ($node, @options) = @_;
+	my $log = sprintf '%s/gateway_%d.log', PostgreSQL::Test::Utils::tempdir(), scalar @running;
+	my $self = bless { log => $log }, __PACKAGE__;
+
+	$self->{pid} = fork() // die "fork: $!";
+	if ($self->{pid} == 0)
+	{
+		open STDERR, '>', $log;
+		# without the memory that it keeps back to find errors
+		local $ENV{ASAN_OPTIONS} = 'quarantine_size_mb=1:malloc_context_size=5:detect_leaks=1';
+		exec $program, '-d', sprintf('host=%s port=%d dbname=postgres', $node->host, $node->port),
+		  '-l', '127.0.0.1:0', @options;
+	}
+	push @running, $self;
+	foreach (1 .. 200)
+	{
+		($self->{port}) = $self->log =~ /listening on .*:(\d+)$/m;
+		last if $self->{port};
+		select undef, undef, undef, 0.05;
+	}
+	die "the gateway does not start:\n" . $self->log if !$self->{port};
+	return $self;
+}
+
+sub log { return -e $_[0]{log} ? slurp_file($_[0]{log}) : ''; }
+
+# A new connection
+sub connection
+{
+	my ($self) = @_;
+
+	return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 10)
+	  // die "cannot connect to the gateway: $@";
+}
+
+# Sends bytes, and reads an answer to its end: {status, headers (names in lower
+# case; those that come twice joined), names (as they came), body}.  Undefined if
+# there was none.
+sub exchange
+{
+	my ($self, $bytes, %option) = @_;
+	my $socket = $option{socket} // $self->connection;
+
+	local $SIG{PIPE} = 'IGNORE';
+	print $socket $bytes;
+	$socket->flush;
+	return $self->receive($socket, $option{head});
+}
+
+sub receive
+{
+	my ($self, $socket, $head) = @_;
+	my $text = '';
+	my %answer;
+
+	local $SIG{ALRM} = sub { die "no answer within 30 seconds\n" };
+	alarm 30;
+	while ($text !~ /\r\n\r\n/)
+	{
+		sysread($socket, $text, 65536, length $text) or (alarm(0), return undef);
+	}
+	my ($lines, $body) = split /\r\n\r\n/, $text, 2;
+	my ($first, @headers) = split /\r\n/, $lines;
+
+	($answer{status}) = $first =~ m{^HTTP/1\.1 (\d{3}) };
+	foreach (@headers)
+	{
+		my ($name, $value) = /^([^:]+): (.*)$/ or die "bad header: $_";
+		push @{ $answer{names} }, $name;
+		$answer{headers}{ lc $name } .= defined $answer{headers}{ lc $name } ? ", $value" : $value;
+	}
+	my $length = $head || $answer{status} == 304 ? 0 : $answer{headers}{'content-length'} // 0;
+	while (length $body < $length)
+	{
+		sysread($socket, $body, 65536, length $body) or last;
+	}
+	alarm 0;
+	$answer{body} = $body;
+	return \%answer;
+}
+
+# A request: method, path with query, {headers}, body, socket
+sub request
+{
+	my ($self, $method, $path, %option) = @_;
+	my $bytes = "$method $path HTTP/1.1\r\nHost: test\r\n";
+	my $headers = $option{headers} // {};
+
+	$bytes .= "$_: $headers->{$_}\r\n" foreach sort keys %$headers;
+	$bytes .= 'Content-Length: ' . length($option{body}) . "\r\n" if defined $option{body};
+	return $self->exchange("$bytes\r\n" . ($option{body} // ''), socket => $option{socket}, head => $method eq 'HEAD');
+}
+
+sub get { my ($self, $path, %headers) = @_; return $self->request('GET', $path, headers => \%headers); }
+
+# Calls a function with JSON text.
+sub call
+{
+	my ($self, $function, $json) = @_;
+
+	return $self->request('POST', "/rpc/$function", body => $json, headers => { 'Content-Type' => 'application/json' });
+}
+
+# A number of /metrics
+sub metric
+{
+	my ($self, $name) = @_;
+
+	return ($self->get('/metrics')->{body} =~ /^\Q$name\E (\S+)$/m)[0];
+}
+
+# Stops it, if it was not told to stop; it must end well, in that many seconds.
+sub stop
+{
+	my ($self, $seconds, $told) = @_;
+
+	kill 'TERM', $self->{pid} if !$told;
+	local $SIG{ALRM} = sub { kill 'KILL', $self->{pid} };
+	alarm($seconds // 20);
+	waitpid $self->{pid}, 0;
+	my $status = $?;
+	alarm 0;
+	$self->{pid} = undef;
+	is($status, 0, 'the gateway ends well');
+	unlike($self->log, qr/Sanitizer|runtime error/, 'and no sanitizer complains');
+	return;
+}
+
+END
+{
+	# not in children, and without a change of the exit code
+	my $code = $?;
+	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @running)
+	{
+		kill 'KILL', $_->{pid};
+		waitpid $_->{pid}, 0;
+	}
+	$? = $code;
+}
+
+1;
