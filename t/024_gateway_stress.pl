@@ -1,0 +1,101 @@
+# Clients that poll over HTTP, with tags, of a gateway to the primary and one to
+# a standby in turn, while others write: each has the table in the end, and got no
+# change twice.  So no 304 was said too much.
+#
+# POLL_TEST_DURATION	seconds, 20 by default
+# POLL_TEST_SEED		to try the same random numbers again
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PollGateway;
+use PollStress;
+use PollTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+skip_without_gateway();
+
+my $node = new_node('gateway_stress', streaming => 1);
+$node->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('gateway_stress_standby');
+$standby->init_from_backup($node, 'backup', has_streaming => 1);
+$standby->start;
+
+my $db = connect_to($node);
+my $seed = random_seed();
+create_items($db);
+$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+my @gateways = map { start_gateway($_, '-c', 3) } $node, $standby;
+my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
+
+# One request; true if there was something new.  A connection may have been
+# closed meanwhile, so each has its own.
+sub http_poll
+{
+	my ($client, $gateway) = @_;
+	my $mirror = $client->{mirror};
+	my $max_rows = rand() < 0.7 ? 100 : log_uniform(1000);
+	my $path = "/poll?feeds=items&max_rows=$max_rows" . (defined $mirror->{cursor} ? "&cursor=$mirror->{cursor}" : '');
+	my $tag = $client->{tags}{$path};
+	my $answer = $gateway->get($path, defined $tag ? ('If-None-Match' => $tag) : ());
+
+	$client->{status}{ $answer->{status} }++;
+	if ($answer->{status} == 200)
+	{
+		my $before = $mirror->{delivered};
+		my $page = decode_json($answer->{body});
+
+		$client->{tags} = {} if $page->{cursor} ne ($mirror->{cursor} // '');
+		$client->{tags}{$path} = $answer->{headers}{etag};
+		$mirror->take_page($page, $max_rows);
+		return $page->{has_more} || $mirror->{delivered} > $before;
+	}
+	$mirror->fault("status $answer->{status}: $answer->{body}") if $answer->{status} != 304;
+	return 0;
+}
+
+sub http_poller
+{
+	my ($number) = @_;
+	my $client = { mirror => PollMirror->new('items'), tags => {}, status => {} };
+
+	srand($seed + 200 + $number);
+	while (!-e $stop_file)
+	{
+		http_poll($client, $gateways[ rand 2 ]);
+		$client->{mirror}->restart if rand() < 0.002;
+		sleep rand(0.02);
+	}
+	# the primary has everything, the standby will have; a poll says when there is no more
+	foreach my $gateway (@gateways)
+	{
+		foreach (1 .. 1000)
+		{
+			last if !http_poll($client, $gateway);
+			sleep 0.01;
+		}
+	}
+	return { %{ $client->{mirror}->report }, status => $client->{status} };
+}
+
+my @writers = start_writers($node, 2, $seed, $ENV{POLL_TEST_DURATION} // 20);
+my @pollers = map { my $number = $_; start_child("client $number", sub { http_poller($number) }) } 1 .. 4;
+note 'transactions: ' . writer_summary(finish_children(@writers));
+$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+append_to_file($stop_file, '');
+my @reports = finish_children(@pollers);
+check_mirrors($db, @reports);
+foreach my $report (@reports)
+{
+	note join ', ', map { "$_: $report->{status}{$_}" } sort keys %{ $report->{status} };
+	cmp_ok($report->{status}{304} // 0, '>', 20, 'there were answers 304');
+}
+$_->stop foreach @gateways;
+
+done_testing();
