@@ -46,7 +46,7 @@ answer_text(int status, const char *type, const char *body)
 
 /* more: further members, to free; or NULL */
 static Answer
-make_problem(int status, const char *detail, json_t *more)
+make_problem(int status, const char *detail, json_t * more)
 {
 	json_t	   *problem = json_pack("{s:s, s:s, s:i, s:s*}", "type", "about:blank",
 									"title", MHD_get_reason_phrase_for(status), "status", status, "detail", detail);

@@ -105,7 +105,7 @@ peer_address(struct MHD_Connection *connection, char *host, size_t size)
 }
 
 void
-client_identify(struct MHD_Connection *connection, json_t *request)
+client_identify(struct MHD_Connection *connection, json_t * request)
 {
 	char		host[NI_MAXHOST];
 	char	   *forwarded;

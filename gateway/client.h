@@ -12,6 +12,6 @@
 extern char *client_header_list(struct MHD_Connection *connection, const char *name);
 
 /* Adds to the request for poll.respond() who asks: "client" or "address". */
-extern void client_identify(struct MHD_Connection *connection, json_t *request);
+extern void client_identify(struct MHD_Connection *connection, json_t * request);
 
 #endif							/* CLIENT_H */

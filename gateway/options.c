@@ -19,6 +19,7 @@ Options		options = {
 	.max_clients = 4096,
 	.max_body = 64 * 1024,
 	.max_headers = 16 * 1024,
+	.max_sending = 256,
 	.timeout = 10 * 1000,
 	.client_timeout = 60 * 1000
 };
@@ -50,6 +51,8 @@ static const char help[] =
 "                               longest is closed (4096)\n"
 "      --max-headers=BYTES      of a request, with its URL (16384)\n"
 "      --max-body=BYTES         of a request (65536)\n"
+"      --max-sending=MB         of answers that are not taken yet; with more, the client\n"
+"                               that has had the longest for that is cut off (256)\n"
 "      --client-timeout=SECONDS for a request to arrive, and for an answer to be\n"
 "                               taken; also of a connection without one (60)\n"
 "\n"
@@ -63,6 +66,7 @@ enum
 	MAX_CLIENTS,
 	MAX_HEADERS,
 	MAX_BODY,
+	MAX_SENDING,
 	CLIENT_TIMEOUT
 };
 
@@ -78,6 +82,7 @@ static const struct option names[] = {
 	{"max-clients", required_argument, NULL, MAX_CLIENTS},
 	{"max-headers", required_argument, NULL, MAX_HEADERS},
 	{"max-body", required_argument, NULL, MAX_BODY},
+	{"max-sending", required_argument, NULL, MAX_SENDING},
 	{"client-timeout", required_argument, NULL, CLIENT_TIMEOUT},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, 'V'},
@@ -146,6 +151,9 @@ read_option(int option)
 			break;
 		case MAX_BODY:
 			options.max_body = number("max-body", 0, 64 * 1024 * 1024);
+			break;
+		case MAX_SENDING:
+			options.max_sending = number("max-sending", 1, 1024 * 1024);
 			break;
 		case CLIENT_TIMEOUT:
 			options.client_timeout = number("client-timeout", 1, 3600) * 1000;

@@ -23,6 +23,7 @@ typedef struct Options
 	int			max_clients;
 	int			max_body;		/* bytes */
 	int			max_headers;	/* bytes */
+	int			max_sending;	/* MB */
 	int			timeout;		/* ms */
 	int			client_timeout; /* ms */
 } Options;

@@ -43,7 +43,8 @@ typedef struct Database
 {
 	Source		source;
 	DatabaseState state;
-	PGconn	   *connection;		/* this and error: the thread's while connecting */
+	PGconn	   *connection;		/* this and error: the thread's while
+								 * connecting */
 	char	   *error;			/* why it could not connect, or NULL */
 	int64_t		retry_at;
 	int			delay;

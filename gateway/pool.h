@@ -17,8 +17,8 @@ typedef struct Job
 	int64_t		deadline;		/* of the answer, see loop_now() */
 
 	/*
-	 * Gets the result, to free; or NULL if there was no connection, none became
-	 * free in time, or it broke.
+	 * Gets the result, to free; or NULL if there was no connection, none
+	 * became free in time, or it broke.
 	 */
 	void		(*done) (struct Job *job, PGresult *result);
 

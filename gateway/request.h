@@ -15,7 +15,8 @@
 typedef struct Request
 {
 	struct MHD_Connection *connection;
-	char	   *query;			/* what follows the ? of the URL, as it came; or NULL */
+	char	   *query;			/* what follows the ? of the URL, as it came;
+								 * or NULL */
 	char	   *body;
 	size_t		body_size;
 	bool		begun;			/* its headers are there */

@@ -8,7 +8,8 @@
  * Slow clients: a connection has the client timeout to bring a whole request,
  * and again to take the answer, however many bytes a second come or go. Those
  * that have it are in a list, so that the first has had it for longest; when there
- * are too many connections, that one is closed for the sake of the new one.
+ * are too many connections, that one is closed for the sake of the new one; and
+ * when too much is to be sent, the first of those who should take it.
  */
 #include <errno.h>
 #include <limits.h>
@@ -30,7 +31,8 @@
 #include "server.h"
 
 #define BACKLOG		4096
-#define CLOSING		64			/* connections that are being closed, beside max_clients */
+#define CLOSING		64			/* connections that are being closed, beside
+								 * max_clients */
 #define OTHER_FILES	64
 
 /* A connection */
@@ -40,11 +42,13 @@ typedef struct Client
 	bool		listed;
 	int			fd;
 	int64_t		since;			/* loop_now() when it came into the list */
+	size_t		sending;		/* bytes of memory that its answer takes */
 } Client;
 
 static TAILQ_HEAD(, Client) idle = TAILQ_HEAD_INITIALIZER(idle);
 static int	clients;
 static int	requests;			/* whose answer is not yet sent */
+static size_t sending;			/* of all clients */
 static bool stopping;
 
 static struct MHD_Daemon *daemon_;
@@ -75,6 +79,29 @@ hang_up(Client *client)
 {
 	unlist(client);
 	shutdown(client->fd, SHUT_RDWR);
+}
+
+/* Its answer takes so much memory now. */
+static void
+account(Client *client, size_t size)
+{
+	sending += size - client->sending;
+	client->sending = size;
+	while (sending > (size_t) options.max_sending * 1024 * 1024)
+	{
+		Client	   *first;
+
+		TAILQ_FOREACH(first, &idle, entry)
+		{
+			if (first->sending > 0 && first != client)
+				break;
+		}
+		if (first == NULL)
+			break;
+		hang_up(first);
+		sending -= first->sending;
+		first->sending = 0;
+	}
 }
 
 void
@@ -160,6 +187,7 @@ request_completed(void *arg, struct MHD_Connection *connection, void **context,
 		requests--;
 	if (request->answer.response != NULL)
 		MHD_destroy_response(request->answer.response);
+	account(client_of(request), 0);
 	list(client_of(request));
 	free(request->query);
 	free(request->body);
@@ -178,6 +206,8 @@ send_answer(Request *request)
 		answer_header(answer, MHD_HTTP_HEADER_CONNECTION, "close");
 	metrics_count(request->route, answer, request->arrived != 0 ? seconds_now() - request->arrived : 0);
 	list(client_of(request));
+	if (request->route != ROUTE_OTHER)	/* files are there anyway */
+		account(client_of(request), answer->size);
 	return MHD_queue_response(request->connection, answer->status, answer->response);
 }
 

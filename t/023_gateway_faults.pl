@@ -162,6 +162,19 @@ while (my $n = sysread $socket, $bytes, 65536) { $got += $n; }
 cmp_ok($got, '<', 9_000_000, 'an answer that is not taken is given up');
 alive('after slow clients');
 
+# however many of these there are, they do not fill memory
+my $small = start_gateway($node, '-c', 2, '--max-sending', 30);
+$small->get('/poll?feeds=messages&max_rows=10000') foreach 1 .. 3;
+my $before = rss($small->{pid});
+my @takers = map { my $s = $small->connection; print $s "GET /poll?feeds=messages&max_rows=10000 HTTP/1.1\r\nHost: x\r\n\r\n"; $s->flush; $s } 1 .. 20;
+sleep 0.1 while ($small->metric('poll_gateway_requests_total{route="poll",status="200"}') // 0) < 23;
+my $more = rss($small->{pid}) - $before;
+note sprintf '%.0f MB, and %.0f MB more', $before, $more;
+cmp_ok($more, '<', 80, '20 answers of 10 MB that nobody takes are not all kept');
+is(length($small->receive($takers[-1])->{body}) > 9_000_000, 1, 'the last one is still there');
+@takers = ();
+$small->stop;
+
 # ---- many connections ----
 
 sub flood
