@@ -29,6 +29,7 @@
  * HTTP:
  *		src/respond.c	poll.respond(): a request, answered completely
  *		src/http.c		what a request asks for
+ *		src/response.c	the response, from whatever function answers it
  *
  * Validators:
  *		src/etag.c		entity tags, made and compared
