@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "error.h"
@@ -166,15 +167,17 @@ poll_http_method(Jsonb *request)
 	return method ? method : pstrdup("GET");
 }
 
-/* A list with commas as an array. */
+/* A list with commas, or an array as SQL writes it, which PostgREST takes. */
 static ArrayType *
-split_feeds(const char *list)
+split_feeds(char *list)
 {
 	ArrayBuildState *state = NULL;
 
+	if (*list == '{')
+		return DatumGetArrayTypeP(OidInputFunctionCall(F_ARRAY_IN, list, TEXTOID, -1));
 	for (;;)
 	{
-		const char *end = list + strcspn(list, ",");
+		char	   *end = list + strcspn(list, ",");
 
 		state = accumArrayResult(state, PointerGetDatum(cstring_to_text_with_len(list, end - list)),
 								 false, TEXTOID, CurrentMemoryContext);

@@ -18,7 +18,7 @@ typedef struct PollHttpRequest
 
 	/* the parameters, of the query or of the body */
 	ArrayType  *feeds;
-	char	   *feeds_list;		/* the same, with commas */
+	char	   *feeds_list;		/* the same, as it came */
 	char	   *scope_text;
 	Jsonb	   *scope;
 	text	   *cursor;
