@@ -18,8 +18,6 @@
 #include "error.h"
 #include "http.h"
 
-#define DEFAULT_MAX_ROWS	100
-
 static void
 bad_request(const char *message, const char *detail)
 {
@@ -31,20 +29,18 @@ bad_request(const char *message, const char *detail)
 
 /* ---- JSON ---- */
 
-/* The member of an object as it is; NULL if there is none, or null. */
-static JsonbValue *
-json_member(Jsonb *object, const char *name)
+JsonbValue *
+poll_http_member(Jsonb *object, const char *name)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, name, strlen(name), NULL);
 
 	return value == NULL || value->type == jbvNull ? NULL : value;
 }
 
-/* The same as text: of a string what it says, of others their JSON. */
-static char *
-json_text(Jsonb *object, const char *name)
+char *
+poll_http_text(Jsonb *object, const char *name)
 {
-	JsonbValue *value = json_member(object, name);
+	JsonbValue *value = poll_http_member(object, name);
 
 	if (value == NULL)
 		return NULL;
@@ -163,7 +159,7 @@ poll_http_method(Jsonb *request)
 
 	if (!JB_ROOT_IS_OBJECT(request))
 		bad_request("the request is not a JSON object", NULL);
-	method = json_text(request, "method");
+	method = poll_http_text(request, "method");
 	return method ? method : pstrdup("GET");
 }
 
@@ -188,6 +184,12 @@ split_feeds(char *list)
 	return DatumGetArrayTypeP(makeArrayResult(state, CurrentMemoryContext));
 }
 
+static void
+bad_feeds(void)
+{
+	bad_request("feeds must be an array of strings", NULL);
+}
+
 /* An array of strings, as a list with commas. */
 static char *
 join_feeds(JsonbValue *array)
@@ -202,7 +204,7 @@ join_feeds(JsonbValue *array)
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_BEGIN_OBJECT || (token == WJB_ELEM && value.type != jbvString))
-			bad_request("feeds must be an array of strings", NULL);
+			bad_feeds();
 		if (token == WJB_ELEM)
 		{
 			if (!first)
@@ -212,6 +214,14 @@ join_feeds(JsonbValue *array)
 		}
 	}
 	return buf.data;
+}
+
+ArrayType *
+poll_http_feeds(JsonbValue *array)
+{
+	if (array->type != jbvBinary)
+		bad_feeds();
+	return split_feeds(join_feeds(array));
 }
 
 /* Where the parameters are. */
@@ -224,7 +234,7 @@ typedef struct Parameters
 static char *
 parameter(const Parameters *parameters, const char *name)
 {
-	char	   *value = parameters->body ? json_text(parameters->body, name) :
+	char	   *value = parameters->body ? poll_http_text(parameters->body, name) :
 	query_parameter(parameters->query, name);
 
 	return value && *value ? value : NULL;
@@ -233,7 +243,7 @@ parameter(const Parameters *parameters, const char *name)
 static char *
 feeds_parameter(const Parameters *parameters)
 {
-	JsonbValue *value = parameters->body ? json_member(parameters->body, "feeds") : NULL;
+	JsonbValue *value = parameters->body ? poll_http_member(parameters->body, "feeds") : NULL;
 	char	   *list = value && value->type == jbvBinary ? join_feeds(value) :
 	parameter(parameters, "feeds");
 
@@ -245,7 +255,7 @@ feeds_parameter(const Parameters *parameters)
 static Jsonb *
 body_object(Jsonb *request)
 {
-	char	   *json = json_text(request, "body");
+	char	   *json = poll_http_text(request, "body");
 	Jsonb	   *body;
 
 	if (json == NULL)
@@ -259,14 +269,14 @@ body_object(Jsonb *request)
 static void
 parse_headers(Jsonb *request, PollHttpRequest *result)
 {
-	JsonbValue *headers = json_member(request, "headers");
+	JsonbValue *headers = poll_http_member(request, "headers");
 	char	   *value;
 
 	if (headers == NULL)
 		return;
 	if (headers->type != jbvBinary || !JsonContainerIsObject(headers->val.binary.data))
 		bad_request("the headers are not a JSON object", NULL);
-	value = json_text(JsonbValueToJsonb(headers), "if-none-match");
+	value = poll_http_text(JsonbValueToJsonb(headers), "if-none-match");
 	result->if_none_match = value ? cstring_to_text(value) : NULL;
 }
 
@@ -278,7 +288,7 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 
 	memset(result, 0, sizeof(*result));
 	result->method = poll_http_method(request);
-	value = json_text(request, "client");
+	value = poll_http_text(request, "client");
 	result->client = value ? cstring_to_text(value) : NULL;
 	parse_headers(request, result);
 
@@ -286,7 +296,7 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 		parameters.body = body_object(request);
 	else
 	{
-		value = json_text(request, "query");
+		value = poll_http_text(request, "query");
 		parameters.query = value == NULL ? "" : *value == '?' ? value + 1 : value;
 	}
 	result->feeds_list = feeds_parameter(&parameters);
@@ -306,5 +316,5 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 	}
 	value = parameter(&parameters, "max_rows");
 	result->has_max_rows = value != NULL;
-	result->max_rows = value ? pg_strtoint32(value) : DEFAULT_MAX_ROWS;
+	result->max_rows = value ? pg_strtoint32(value) : POLL_HTTP_DEFAULT_MAX_ROWS;
 }
