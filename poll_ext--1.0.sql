@@ -387,6 +387,22 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.respond(jsonb) IS
 'Answers a request over HTTP completely. request: {"method": "GET", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows. status: 200 304 400 404 405 410 429 503; headers: {name: value}; body: null if there is none.';
 
+CREATE FUNCTION poll.pgrst_poll(feeds text[], cursor text DEFAULT NULL, since timestamptz DEFAULT NULL,
+	max_rows integer DEFAULT 100, scope jsonb DEFAULT NULL, client text DEFAULT NULL)
+RETURNS json
+AS 'MODULE_PATHNAME', 'poll_ext_pgrst_poll'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.pgrst_poll(text[], text, timestamptz, integer, jsonb, text) IS
+'poll.poll() for a function that PostgREST calls, as the caller (SECURITY INVOKER): reads request.headers and request.method, appends to response.headers and sets response.status. 200: the answer of poll.poll() with "etag"; 304: null, if If-None-Match has the tag (GET and HEAD), costs no quota; 429: {"code", "message", "details", "hint", "retry_after"}, if the client (null: nobody) has spent its quota at endpoint ''poll''. Errors: PT400, PT404, PT410, 22023 for settings that are not as PostgREST has them.';
+
+CREATE FUNCTION poll.pgrst_pre_request(feeds jsonb DEFAULT '{}', client text DEFAULT NULL,
+	endpoint text DEFAULT 'default', variant text DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'poll_ext_pgrst_pre_request'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.pgrst_pre_request(jsonb, text, text, text) IS
+'For the function that PostgREST calls before each request (db-pre-request). feeds: {"/path": ["feed", ...]}, the feeds that everything at a request path is computed from: such an answer gets an ETag, and is not computed at all but 304 if If-None-Match has it (GET and HEAD). client: whose quota at the endpoint a request takes, null: none; 304 costs nothing. variant: whatever else such answers depend on but the path, the role, the claims of the token, the cookies and the headers that PostgREST knows. Errors: PGRST, which is 304 or 429 and not logged; PT400, PT404, 22023, 22004.';
+
 --
 -- Event triggers: what DDL does to tracked tables.
 --
@@ -438,6 +454,8 @@ GRANT SELECT ON poll.feeds, poll.rate_policies TO PUBLIC;
 -- Whoever checks a client spends what that client has.
 REVOKE ALL ON FUNCTION poll.rate_check(text, text, integer), poll.rate_peek(text, text, integer),
 	poll.rate_reset(text, text), poll.set_rate_policy(text, integer, interval, text, integer),
-	poll.drop_rate_policy(text), poll.rate_counters(), poll.respond(jsonb) FROM PUBLIC;
+	poll.drop_rate_policy(text), poll.rate_counters(), poll.respond(jsonb),
+	poll.pgrst_poll(text[], text, timestamptz, integer, jsonb, text),
+	poll.pgrst_pre_request(jsonb, text, text, text) FROM PUBLIC;
 GRANT SELECT ON poll.stat_rate TO pg_read_all_stats;
 GRANT EXECUTE ON FUNCTION poll.rate_counters() TO pg_read_all_stats;

@@ -29,6 +29,8 @@
  * HTTP:
  *		src/respond.c	poll.respond(): a request, answered completely
  *		src/http.c		what a request asks for
+ *		src/pgrst.c		poll.pgrst_poll() and poll.pgrst_pre_request(), for PostgREST
+ *		src/response.c	the response, from whatever function answers it
  *
  * Validators:
  *		src/etag.c		entity tags, made and compared
@@ -55,6 +57,7 @@
 #include "catalog.h"
 #include "ddl.h"
 #include "guc.h"
+#include "pgrst.h"
 #include "policy.h"
 #include "reader.h"
 #include "shmem.h"
@@ -104,6 +107,7 @@ _PG_init(void)
 	poll_capture_install();
 	poll_tick_install();
 	poll_ddl_install();
+	poll_pgrst_install();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);

@@ -71,6 +71,10 @@ SELECT masked(body) FROM poll.respond(get('feeds=messages,others&cursor=now'));
 SELECT masked(body) FROM poll.respond(get('feeds=rooms&scope=%7B%22room%22%3A+1%7D&max_rows=1'));
 SELECT headers->>'Link' ~ '^<\?feeds=rooms&scope=%7B%22room%22%3A%201%7D&max_rows=1&cursor=[^&]+>; rel="next"$' FROM poll.respond(get('feeds=rooms&scope=%7B%22room%22%3A+1%7D&max_rows=1'));
 SELECT status FROM poll.respond(get('feeds=messages&since=' || replace(now()::text, '+', '%2B')));
+-- feeds as an array, as clients of PostgREST write it
+SELECT masked(body) FROM unnest('{"{messages,others}", "%7Bmessages,others%7D", "%7B%22messages%22,%22others%22%7D"}'::text[]) AS feeds, poll.respond(get('cursor=now&feeds=' || feeds));
+SELECT masked(headers->>'Link') FROM poll.respond(get('feeds={messages,others}&max_rows=1'));
+SELECT status, body::json->>'detail' FROM unnest('{"{", "{messages", "{\"", "{}", "{NULL}", "{messages,", "{messages}x", "{messages,nonsense}"}'::text[]) AS feeds, poll.respond(get('feeds=' || feeds));
 -- HEAD: as GET, without a body
 SELECT show(get('feeds=messages&cursor=now') || '{"method": "HEAD"}');
 SELECT g.headers->>'ETag' = h.headers->>'ETag' FROM poll.respond(get('feeds=messages&cursor=' || :'cursor')) AS g, poll.respond(get('feeds=messages&cursor=' || :'cursor') || '{"method": "HEAD"}') AS h;
@@ -116,6 +120,10 @@ SELECT show(get('feeds=messages&cursor=' || :'cursor', jsonb_build_object('if-no
 -- what is wrong with a request is said first, and costs nothing
 SELECT status FROM unnest('{feeds=nonsense, feeds=messages&cursor=x}'::text[]) AS query, poll.respond(get(query, '{}', 'bob'));
 SELECT status, headers ? 'RateLimit' FROM poll.respond(get('feeds=messages'));
+-- by an address, the client is its network; a name counts more
+SELECT status, split_part(r.headers->>'RateLimit', ';', 2) FROM (VALUES ('{"address": "203.0.113.1"}'::jsonb), ('{"address": "203.0.113.1"}'), ('{"address": "203.0.113.1"}'),
+	('{"client": "203.0.113.1/32"}'), ('{"address": "2001:db8::1"}'), ('{"address": "2001:db8::2"}'), ('{"address": "2001:db8::3"}'),
+	('{"client": "carol", "address": "203.0.113.1"}'), ('{"address": "nowhere"}')) AS v (who), poll.respond(get('feeds=messages') - 'client' || who) AS r;
 SELECT poll.drop_rate_policy('poll');
 -- 503: try again in a new transaction
 BEGIN ISOLATION LEVEL REPEATABLE READ;

@@ -1,6 +1,9 @@
 /*
  * error.h
  *		The SQLSTATEs that PostgREST turns into the right HTTP status.
+ *
+ * It makes the message the reason phrase of the answer, which ends at the first
+ * line break.  So a message is constant; values are for the detail.
  */
 #ifndef POLL_ERROR_H
 #define POLL_ERROR_H

@@ -119,16 +119,15 @@ poll_ext_etag_agg_result(PG_FUNCTION_ARGS)
 
 /* ---- poll.feed_etag() ---- */
 
-/* poll.feed_etag(feeds text[], variant text, scope jsonb) returns text */
-Datum
-poll_ext_feed_etag(PG_FUNCTION_ARGS)
+text *
+poll_etag_of_feeds(ArrayType *feeds, Jsonb *scope, const text *variant)
 {
 	Oid			role = GetUserId();
 	PollRequest request;
 	PollCursor	cursor;
 	PollDigest	digest;
 
-	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2), NULL, NULL);
+	poll_request_init(&request, feeds, scope, NULL, NULL);
 	request.start = POLL_START_NOW;
 	poll_request_begin(&request);
 	poll_position_now(&cursor, request.set, request.snapshot, &request.view, false);
@@ -138,10 +137,18 @@ poll_ext_feed_etag(PG_FUNCTION_ARGS)
 	poll_digest_begin(&digest);
 	poll_digest_add(&digest, poll_catalog_secret()->data, UUID_LEN);
 	poll_digest_add(&digest, &role, sizeof(role));
-	poll_digest_add_text(&digest, poll_arg_text(fcinfo, 1));
+	poll_digest_add_text(&digest, variant);
 	poll_digest_add_text(&digest, poll_cursor_encode(&cursor));
 	poll_request_end(&request);
-	PG_RETURN_TEXT_P(poll_etag_make("W/\"f1.", &digest));
+	return poll_etag_make("W/\"f1.", &digest);
+}
+
+/* poll.feed_etag(feeds text[], variant text, scope jsonb) returns text */
+Datum
+poll_ext_feed_etag(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(poll_etag_of_feeds(poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2),
+										poll_arg_text(fcinfo, 1)));
 }
 
 /* ---- poll.if_none_match() ---- */

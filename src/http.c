@@ -12,13 +12,12 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "error.h"
 #include "http.h"
 #include "network.h"
-
-#define DEFAULT_MAX_ROWS	100
 
 static void
 bad_request(const char *message, const char *detail)
@@ -31,20 +30,18 @@ bad_request(const char *message, const char *detail)
 
 /* ---- JSON ---- */
 
-/* The member of an object as it is; NULL if there is none, or null. */
-static JsonbValue *
-json_member(Jsonb *object, const char *name)
+JsonbValue *
+poll_http_member(Jsonb *object, const char *name)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, name, strlen(name), NULL);
 
 	return value == NULL || value->type == jbvNull ? NULL : value;
 }
 
-/* The same as text: of a string what it says, of others their JSON. */
-static char *
-json_text(Jsonb *object, const char *name)
+char *
+poll_http_text(Jsonb *object, const char *name)
 {
-	JsonbValue *value = json_member(object, name);
+	JsonbValue *value = poll_http_member(object, name);
 
 	if (value == NULL)
 		return NULL;
@@ -163,19 +160,21 @@ poll_http_method(Jsonb *request)
 
 	if (!JB_ROOT_IS_OBJECT(request))
 		bad_request("the request is not a JSON object", NULL);
-	method = json_text(request, "method");
+	method = poll_http_text(request, "method");
 	return method ? method : pstrdup("GET");
 }
 
-/* A list with commas as an array. */
+/* A list with commas, or an array as SQL writes it, which PostgREST takes. */
 static ArrayType *
-split_feeds(const char *list)
+split_feeds(char *list)
 {
 	ArrayBuildState *state = NULL;
 
+	if (*list == '{')
+		return DatumGetArrayTypeP(OidInputFunctionCall(F_ARRAY_IN, list, TEXTOID, -1));
 	for (;;)
 	{
-		const char *end = list + strcspn(list, ",");
+		char	   *end = list + strcspn(list, ",");
 
 		state = accumArrayResult(state, PointerGetDatum(cstring_to_text_with_len(list, end - list)),
 								 false, TEXTOID, CurrentMemoryContext);
@@ -184,6 +183,12 @@ split_feeds(const char *list)
 		list = end + 1;
 	}
 	return DatumGetArrayTypeP(makeArrayResult(state, CurrentMemoryContext));
+}
+
+static void
+bad_feeds(void)
+{
+	bad_request("feeds must be an array of strings", NULL);
 }
 
 /* An array of strings, as a list with commas. */
@@ -200,7 +205,7 @@ join_feeds(JsonbValue *array)
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_BEGIN_OBJECT || (token == WJB_ELEM && value.type != jbvString))
-			bad_request("feeds must be an array of strings", NULL);
+			bad_feeds();
 		if (token == WJB_ELEM)
 		{
 			if (!first)
@@ -210,6 +215,14 @@ join_feeds(JsonbValue *array)
 		}
 	}
 	return buf.data;
+}
+
+ArrayType *
+poll_http_feeds(JsonbValue *array)
+{
+	if (array->type != jbvBinary)
+		bad_feeds();
+	return split_feeds(join_feeds(array));
 }
 
 /* Where the parameters are. */
@@ -222,7 +235,7 @@ typedef struct Parameters
 static char *
 parameter(const Parameters *parameters, const char *name)
 {
-	char	   *value = parameters->body ? json_text(parameters->body, name) :
+	char	   *value = parameters->body ? poll_http_text(parameters->body, name) :
 	query_parameter(parameters->query, name);
 
 	return value && *value ? value : NULL;
@@ -231,7 +244,7 @@ parameter(const Parameters *parameters, const char *name)
 static char *
 feeds_parameter(const Parameters *parameters)
 {
-	JsonbValue *value = parameters->body ? json_member(parameters->body, "feeds") : NULL;
+	JsonbValue *value = parameters->body ? poll_http_member(parameters->body, "feeds") : NULL;
 	char	   *list = value && value->type == jbvBinary ? join_feeds(value) :
 	parameter(parameters, "feeds");
 
@@ -243,7 +256,7 @@ feeds_parameter(const Parameters *parameters)
 static Jsonb *
 body_object(Jsonb *request)
 {
-	char	   *json = json_text(request, "body");
+	char	   *json = poll_http_text(request, "body");
 	Jsonb	   *body;
 
 	if (json == NULL)
@@ -257,14 +270,14 @@ body_object(Jsonb *request)
 static void
 parse_headers(Jsonb *request, PollHttpRequest *result)
 {
-	JsonbValue *headers = json_member(request, "headers");
+	JsonbValue *headers = poll_http_member(request, "headers");
 	char	   *value;
 
 	if (headers == NULL)
 		return;
 	if (headers->type != jbvBinary || !JsonContainerIsObject(headers->val.binary.data))
 		bad_request("the headers are not a JSON object", NULL);
-	value = json_text(JsonbValueToJsonb(headers), "if-none-match");
+	value = poll_http_text(JsonbValueToJsonb(headers), "if-none-match");
 	result->if_none_match = value ? cstring_to_text(value) : NULL;
 }
 
@@ -272,8 +285,8 @@ parse_headers(Jsonb *request, PollHttpRequest *result)
 static text *
 parse_client(Jsonb *request)
 {
-	char	   *client = json_text(request, "client");
-	char	   *address = json_text(request, "address");
+	char	   *client = poll_http_text(request, "client");
+	char	   *address = poll_http_text(request, "address");
 
 	if (client != NULL)
 		return cstring_to_text(client);
@@ -297,7 +310,7 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 		parameters.body = body_object(request);
 	else
 	{
-		value = json_text(request, "query");
+		value = poll_http_text(request, "query");
 		parameters.query = value == NULL ? "" : *value == '?' ? value + 1 : value;
 	}
 	result->feeds_list = feeds_parameter(&parameters);
@@ -317,5 +330,5 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 	}
 	value = parameter(&parameters, "max_rows");
 	result->has_max_rows = value != NULL;
-	result->max_rows = value ? pg_strtoint32(value) : DEFAULT_MAX_ROWS;
+	result->max_rows = value ? pg_strtoint32(value) : POLL_HTTP_DEFAULT_MAX_ROWS;
 }

@@ -10,6 +10,8 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
+#define POLL_HTTP_DEFAULT_MAX_ROWS	100
+
 typedef struct PollHttpRequest
 {
 	char	   *method;
@@ -18,7 +20,7 @@ typedef struct PollHttpRequest
 
 	/* the parameters, of the query or of the body */
 	ArrayType  *feeds;
-	char	   *feeds_list;		/* the same, with commas */
+	char	   *feeds_list;		/* the same, as it came */
 	char	   *scope_text;
 	Jsonb	   *scope;
 	text	   *cursor;
@@ -35,6 +37,16 @@ typedef struct PollHttpRequest
  */
 extern char *poll_http_method(Jsonb *request);
 extern void poll_http_parse(Jsonb *request, PollHttpRequest *result);
+
+/*
+ * A member of a JSON object; NULL if there is none, or null.  As text: of a
+ * string what it says, of others their JSON.
+ */
+extern JsonbValue *poll_http_member(Jsonb *object, const char *name);
+extern char *poll_http_text(Jsonb *object, const char *name);
+
+/* The array that a JSON array of feeds is.  Errors: PT400. */
+extern ArrayType *poll_http_feeds(JsonbValue *array);
 
 /* Appends ? and the parameters, with that cursor, or with none. */
 extern void poll_http_append_query(StringInfo buf, const PollHttpRequest *request, text *cursor);

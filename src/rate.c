@@ -35,11 +35,11 @@ bad_request(const char *message)
 }
 
 static void
-no_client(const char *what)
+no_client(const char *message)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_POLL_BAD_REQUEST),
-			 errmsg("client must not be %s", what),
+			 errmsg_internal("%s", message),
 			 errhint("Decide who a request without one is, such as coalesce(user, poll.client_network(address)).")));
 }
 
@@ -58,7 +58,7 @@ static void
 check_client(Size length)
 {
 	if (length == 0)
-		no_client("empty");
+		no_client("client must not be empty");
 	if (length > MAX_CLIENT_LENGTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
@@ -118,7 +118,7 @@ static text *
 client_arg(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
-		no_client("null");
+		no_client("client must not be null");
 	return PG_GETARG_TEXT_PP(0);
 }
 

@@ -8,11 +8,6 @@
  * client ask now (429); then the answer is made, and if the client has it
  * already (If-None-Match) it is a 304, which costs no quota.
  *
- * The tag of an answer is a hash of all of it but the timestamp, which moves on
- * while nothing happens; so it is a weak one.  A hash of the cursors would be
- * less work, but what a caller sees may change without a change in the feed: by
- * a policy, a membership, a setting.
- *
  * Errors that a client can do something about are caught in a subtransaction,
  * and become problem details (RFC 9457).  On a standby those that come while
  * the answer is made stay errors, with the same SQLSTATE.
@@ -29,57 +24,21 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-#include "answer.h"
 #include "error.h"
-#include "etag.h"
 #include "guc.h"
 #include "http.h"
-#include "rate.h"
+#include "response.h"
 
-#define ENDPOINT		"poll"
 #define METHODS			"GET, HEAD, POST, OPTIONS"
-#define EXPOSED			"ETag, Link, RateLimit, RateLimit-Policy, Retry-After"
 
-typedef struct PollResponse
-{
-	int			status;
-	StringInfoData headers;		/* members of a JSON object */
-	text	   *body;			/* or NULL */
-} PollResponse;
-
-/* A request to poll, from step to step. */
-typedef struct PollTask
+typedef struct PollRespond
 {
 	Jsonb	   *json;
 	PollHttpRequest http;
-	PollRequest request;
-	PollResponse response;
-} PollTask;
+	PollTask	task;
+} PollRespond;
 
 PG_FUNCTION_INFO_V1(poll_ext_respond);
-
-static void
-add_header(PollResponse *response, const char *name, const char *value)
-{
-	if (response->headers.len > 0)
-		appendStringInfoChar(&response->headers, ',');
-	escape_json(&response->headers, name);
-	appendStringInfoChar(&response->headers, ':');
-	escape_json(&response->headers, value);
-}
-
-/* A query alone is a reference to the resource itself, wherever it is. */
-static void
-add_link(PollResponse *response, const PollHttpRequest *request, text *cursor, const char *relation)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '<');
-	poll_http_append_query(&buf, request, cursor);
-	appendStringInfo(&buf, ">; rel=\"%s\"", relation);
-	add_header(response, "Link", buf.data);
-}
 
 /* ---- problems ---- */
 
@@ -125,8 +84,8 @@ problem(PollResponse *response, int status, const char *detail, const char *more
 	appendStringInfo(&buf, "%s}", more);
 	response->status = status;
 	response->body = cstring_to_text_with_len(buf.data, buf.len);
-	add_header(response, "Content-Type", "application/problem+json");
-	add_header(response, "Cache-Control", "no-store");
+	poll_response_header(response, "Content-Type", "application/problem+json");
+	poll_response_header(response, "Cache-Control", "no-store");
 }
 
 /*
@@ -172,99 +131,53 @@ error_problem(PollResponse *response, int status, const ErrorData *error, const 
 	append_member(&buf, "code", unpack_sql_state(error->sqlerrcode));
 	problem(response, status, error->message, buf.data);
 	if (status == 503)
-		add_header(response, "Retry-After", "1");
+		poll_response_header(response, "Retry-After", "1");
 	if (status == 410)
-		add_link(response, request, NULL, "first");
-}
-
-/* ---- rate limits ---- */
-
-static int64
-whole_seconds(int64 microseconds)
-{
-	return (microseconds + 999999) / 1000000;
-}
-
-/* May the client ask?  If there is a limit, the headers say so. */
-static bool
-check_rate(PollResponse *response, const PollHttpRequest *request, bool peek)
-{
-	PollRate	rate;
-	const char *name;
-
-	if (request->client == NULL || !poll_ratetable_available())
-		return true;
-	rate = poll_rate_check(VARDATA_ANY(request->client), VARSIZE_ANY_EXHDR(request->client),
-						   ENDPOINT, strlen(ENDPOINT), 1, peek);
-	if (rate.policy == NULL || (peek && rate.allowed))
-		return true;
-
-	name = NameStr(rate.policy->name);
-	if (!rate.allowed)
-	{
-		int64		seconds = Max(whole_seconds(rate.left.retry_after), 1);
-
-		problem(response, 429, "too many requests",
-				psprintf(",\"retry_after\":" INT64_FORMAT, seconds));
-		add_header(response, "Retry-After", psprintf(INT64_FORMAT, seconds));
-	}
-	add_header(response, "RateLimit-Policy",
-			   psprintf("\"%s\";q=%d;w=" INT64_FORMAT, name, rate.policy->limit.quota,
-						whole_seconds((int64) rate.policy->limit.interval * 1000)));
-	add_header(response, "RateLimit",
-			   psprintf("\"%s\";r=%d;t=" INT64_FORMAT, name, rate.left.remaining,
-						whole_seconds(rate.left.reset_after)));
-	return rate.allowed;
+		poll_response_link(response, request, NULL, "first");
 }
 
 /* ---- the answer ---- */
 
-static text *
-answer_tag(const PollAnswer *answer)
+/* Makes the response of a client that has to wait a problem. */
+static void
+finish_refusal(PollResponse *response)
 {
-	PollDigest	digest;
-
-	poll_digest_begin(&digest);
-	poll_digest_add(&digest, VARDATA(answer->body), answer->lasting);
-	return poll_etag_make("W/\"p1.", &digest);
+	if (response->status == 429)
+		problem(response, 429, "too many requests",
+				psprintf(",\"retry_after\":" INT64_FORMAT, response->retry_after));
 }
 
 /* Is it a request that can be answered?  If not, that is the response. */
 static void
-begin_poll(PollTask *task)
+begin_poll(PollRespond *self)
 {
-	PollHttpRequest *http = &task->http;
+	PollHttpRequest *http = &self->http;
+	PollTask   *task = &self->task;
 
-	poll_http_parse(task->json, http);
-	poll_check_max_rows(http->max_rows);
-	poll_request_init(&task->request, http->feeds, http->scope, http->cursor, http->since);
-	(void) check_rate(&task->response, http, true);
+	poll_http_parse(self->json, http);
+	task->cursor = http->cursor;
+	task->max_rows = http->max_rows;
+	task->client = http->client;
+	task->if_none_match = strcmp(http->method, "POST") == 0 ? NULL : http->if_none_match;
+	poll_response_begin(task, http->feeds, http->scope, http->since);
+	finish_refusal(&task->response);
 }
 
 static void
-finish_poll(PollTask *task)
+finish_poll(PollRespond *self)
 {
+	PollTask   *task = &self->task;
 	PollResponse *response = &task->response;
-	PollHttpRequest *http = &task->http;
-	PollAnswer	answer = poll_answer(&task->request, http->cursor, http->max_rows);
-	text	   *tag = answer_tag(&answer);
 
-	if (http->if_none_match != NULL && strcmp(http->method, "POST") != 0 &&
-		poll_if_none_match(http->if_none_match, tag))
-		response->status = 304;
-	else
-	{
-		if (!check_rate(response, http, false))
-			return;
-		response->status = 200;
-		response->body = answer.body;
-		add_header(response, "Content-Type", "application/json");
-		if (answer.has_more)
-			add_link(response, http, answer.cursor, "next");
-	}
-	add_header(response, "ETag", text_to_cstring(tag));
-	add_header(response, "Cache-Control", "private, no-cache");
-	add_header(response, "Vary", "Authorization");
+	poll_response_finish(task);
+	finish_refusal(response);
+	if (response->status == 429)
+		return;
+	if (response->status == 200)
+		poll_response_header(response, "Content-Type", "application/json");
+	if (task->has_more)
+		poll_response_link(response, &self->http, task->cursor, "next");
+	poll_response_validator(response, task->tag, "Authorization");
 }
 
 /*
@@ -272,7 +185,7 @@ finish_poll(PollTask *task)
  * something about.
  */
 static void
-try_step(PollTask *task, void (*step) (PollTask *), int (*status_of) (int sqlstate))
+try_step(PollRespond *self, void (*step) (PollRespond *), int (*status_of) (int sqlstate))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -281,7 +194,7 @@ try_step(PollTask *task, void (*step) (PollTask *), int (*status_of) (int sqlsta
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		step(task);
+		step(self);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -300,24 +213,24 @@ try_step(PollTask *task, void (*step) (PollTask *), int (*status_of) (int sqlsta
 		status = status_of(error->sqlerrcode);
 		if (status == 0)
 			ReThrowError(error);
-		resetStringInfo(&task->response.headers);
-		error_problem(&task->response, status, error, &task->http);
+		self->task.response.headers = NIL;
+		error_problem(&self->task.response, status, error, &self->http);
 	}
 	PG_END_TRY();
 }
 
 static void
-try_poll(PollTask *task)
+try_poll(PollRespond *self)
 {
-	try_step(task, begin_poll, request_error_status);
-	if (task->response.status != 0)
+	try_step(self, begin_poll, request_error_status);
+	if (self->task.response.status != 0)
 		return;
 
 	/* a recovery conflict in a subtransaction would end the connection */
 	if (RecoveryInProgress())
-		finish_poll(task);
+		finish_poll(self);
 	else
-		try_step(task, finish_poll, error_status);
+		try_step(self, finish_poll, error_status);
 }
 
 static void
@@ -325,35 +238,35 @@ add_cors(PollResponse *response, bool preflight)
 {
 	if (poll_cors_origin[0] == '\0')
 		return;
-	add_header(response, "Access-Control-Allow-Origin", poll_cors_origin);
+	poll_response_header(response, "Access-Control-Allow-Origin", poll_cors_origin);
 	if (preflight)
 	{
-		add_header(response, "Access-Control-Allow-Methods", METHODS);
-		add_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match");
-		add_header(response, "Access-Control-Max-Age", "86400");
+		poll_response_header(response, "Access-Control-Allow-Methods", METHODS);
+		poll_response_header(response, "Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match");
+		poll_response_header(response, "Access-Control-Max-Age", "86400");
 	}
 	else
-		add_header(response, "Access-Control-Expose-Headers", EXPOSED);
+		poll_response_header(response, "Access-Control-Expose-Headers", POLL_RESPONSE_EXPOSED);
 }
 
 static void
-respond(PollTask *task)
+respond(PollRespond *self)
 {
-	PollResponse *response = &task->response;
-	const char *method = JB_ROOT_IS_OBJECT(task->json) ? poll_http_method(task->json) : "GET";
+	PollResponse *response = &self->task.response;
+	const char *method = JB_ROOT_IS_OBJECT(self->json) ? poll_http_method(self->json) : "GET";
 	bool		options = strcmp(method, "OPTIONS") == 0;
 
 	if (options)
 	{
 		response->status = 200;
-		add_header(response, "Allow", METHODS);
+		poll_response_header(response, "Allow", METHODS);
 	}
 	else if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "POST") == 0)
-		try_poll(task);
+		try_poll(self);
 	else
 	{
 		problem(response, 405, "the method is not allowed", "");
-		add_header(response, "Allow", METHODS);
+		poll_response_header(response, "Allow", METHODS);
 	}
 	add_cors(response, options);
 	if (strcmp(method, "HEAD") == 0)
@@ -366,20 +279,25 @@ respond(PollTask *task)
 Datum
 poll_ext_respond(PG_FUNCTION_ARGS)
 {
-	PollTask   *task = palloc0(sizeof(PollTask));
-	PollResponse *response = &task->response;
+	PollRespond *self = palloc0(sizeof(PollRespond));
+	PollResponse *response = &self->task.response;
+	StringInfoData headers;
 	TupleDesc	desc;
 	Datum		values[3];
 	bool		nulls[3] = {0};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	task->json = PG_GETARG_JSONB_P(0);
-	initStringInfo(&response->headers);
-	respond(task);
+	self->json = PG_GETARG_JSONB_P(0);
+	respond(self);
+
+	initStringInfo(&headers);
+	appendStringInfoChar(&headers, '{');
+	poll_response_write(&headers, response, ",");
+	appendStringInfoChar(&headers, '}');
 
 	values[0] = Int32GetDatum(response->status);
-	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", response->headers.data)));
+	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(headers.data));
 	values[2] = PointerGetDatum(response->body);
 	nulls[2] = response->body == NULL;
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));

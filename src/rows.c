@@ -215,12 +215,14 @@ feed_of_table(FunctionCallInfo fcinfo, int argno, Oid relid)
 	if (list_length(ids) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("table \"%s\" has several feeds", get_rel_name(relid)),
+				 errmsg("the table has several feeds"),
+				 errdetail("Table \"%s\".", get_rel_name(relid)),
 				 errhint("Name one in the argument feed.")));
 	if (ids == NIL || !poll_catalog_find_id(*(int64 *) linitial(ids), &feed))
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_NOT_FOUND),
-				 errmsg("table \"%s\" is not tracked", get_rel_name(relid)),
+				 errmsg("the table is not tracked"),
+				 errdetail("Table \"%s\".", get_rel_name(relid)),
 				 errhint("Its owner starts that with poll.track().")));
 	name = CStringGetTextDatum(NameStr(feed.name));
 	return construct_array(&name, 1, TEXTOID, -1, false, TYPALIGN_INT);
@@ -246,8 +248,9 @@ poll_ext_rows(PG_FUNCTION_ARGS)
 	if (request.set->members[0].feed.relid != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_BAD_REQUEST),
-				 errmsg("feed \"%s\" is not one of table \"%s\"",
-						NameStr(request.set->members[0].feed.name), get_rel_name(relid)),
+				 errmsg("the feed is not one of the table"),
+				 errdetail("Feed \"%s\", table \"%s\".",
+						   NameStr(request.set->members[0].feed.name), get_rel_name(relid)),
 				 errhint("The feeds that you may read are in the view poll.feeds.")));
 	if (poll_nothing_new(&request))
 		return (Datum) 0;

@@ -26,7 +26,7 @@ is($stderr, '', 'without errors');
 my $printed = $stdout =~ s/\s+$//mgr;
 cmp_ok(index($printed, $_), '>=', 0, 'it prints what is shown') or diag "$_\nis not in\n$printed" foreach @shown;
 
-# as PostgREST calls it, for a role that may not call poll.rate_check()
+# as PostgREST calls it, for a role that may not call poll.pgrst_pre_request()
 $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE web_anon;
 GRANT USAGE ON SCHEMA api TO web_anon;
@@ -56,8 +56,7 @@ sub request
 	return $answer;
 }
 
-my $refused = q(PGRST {"code" : "429", "message" : "too many requests", "details" : "", "hint" : ""} )
-  . q({"status" : 429, "headers" : {"Retry-After" : "66"}});
+my $refused = qr/^PGRST \{"code":"PT429","message":"too many requests",.*\} \{"status":429,"headers":\{"Retry-After":"66",.*\}\}$/;
 
 foreach my $client (
 	{ 'request.jwt.claims' => '{"sub": "ann"}', 'request.headers' => '{}' },
@@ -65,9 +64,9 @@ foreach my $client (
 	{})
 {
 	is(request(%$client), 'ok', 'allowed') foreach 1 .. 2;
-	is(request(%$client), $refused, 'refused');
+	like(request(%$client), $refused, 'refused');
 }
-is(request('request.headers' => '{"x-forwarded-for": "9.9.9.9, 203.0.113.77"}'), $refused, 'whatever a client says of its address');
+like(request('request.headers' => '{"x-forwarded-for": "9.9.9.9, 203.0.113.77"}'), $refused, 'whatever a client says of its address');
 is(request('request.headers' => '{"x-forwarded-for": "203.0.113.8"}'), 'ok', 'another one is allowed');
 
 done_testing();

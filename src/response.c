@@ -1,0 +1,152 @@
+/*
+ * response.c
+ *		The response to a request over HTTP, from whatever function answers it.
+ *
+ * The status, the headers, and a poll whose tag the client may have already, or
+ * whose client may have to wait.  How that is sent is up to the function: as a
+ * row (respond.c), or by settings and errors that PostgREST knows (pgrst.c).
+ *
+ * The tag of an answer is a hash of all of it but the timestamp, which moves on
+ * while nothing happens; so it is a weak one.  A hash of the cursors would be
+ * less work, but what a caller sees may change without a change in the feed: by
+ * a policy, a membership, a setting.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "answer.h"
+#include "etag.h"
+#include "rate.h"
+#include "response.h"
+
+#define ENDPOINT	"poll"
+
+/* ---- headers ---- */
+
+void
+poll_response_header(PollResponse *response, const char *name, const char *value)
+{
+	response->headers = lappend(response->headers, unconstify(char *, name));
+	response->headers = lappend(response->headers, unconstify(char *, value));
+}
+
+void
+poll_response_write(StringInfo buf, const PollResponse *response, const char *between)
+{
+	for (int i = 0; i < list_length(response->headers); i += 2)
+	{
+		if (i > 0)
+			appendStringInfoString(buf, between);
+		escape_json(buf, list_nth(response->headers, i));
+		appendStringInfoChar(buf, ':');
+		escape_json(buf, list_nth(response->headers, i + 1));
+	}
+}
+
+void
+poll_response_validator(PollResponse *response, text *tag, const char *vary)
+{
+	poll_response_header(response, "ETag", text_to_cstring(tag));
+	poll_response_header(response, "Cache-Control", "private, no-cache");
+	poll_response_header(response, "Vary", vary);
+}
+
+/* A query alone is a reference to the resource itself, wherever it is. */
+void
+poll_response_link(PollResponse *response, const PollHttpRequest *request, text *cursor,
+				   const char *relation)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '<');
+	poll_http_append_query(&buf, request, cursor);
+	appendStringInfo(&buf, ">; rel=\"%s\"", relation);
+	poll_response_header(response, "Link", buf.data);
+}
+
+/* ---- rate limits ---- */
+
+static int64
+whole_seconds(int64 microseconds)
+{
+	return (microseconds + 999999) / 1000000;
+}
+
+bool
+poll_response_rate(PollResponse *response, text *client, const char *endpoint,
+				   Size endpoint_length, bool peek)
+{
+	PollRate	rate;
+	const char *name;
+
+	if (client == NULL || !poll_ratetable_available())
+		return true;
+	rate = poll_rate_check(VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client),
+						   endpoint, endpoint_length, 1, peek);
+	if (rate.policy == NULL || (peek && rate.allowed))
+		return true;
+
+	name = NameStr(rate.policy->name);
+	if (!rate.allowed)
+	{
+		response->status = 429;
+		response->retry_after = Max(whole_seconds(rate.left.retry_after), 1);
+		poll_response_header(response, "Retry-After",
+							 psprintf(INT64_FORMAT, response->retry_after));
+	}
+	poll_response_header(response, "RateLimit-Policy",
+						 psprintf("\"%s\";q=%d;w=" INT64_FORMAT, name, rate.policy->limit.quota,
+								  whole_seconds((int64) rate.policy->limit.interval * 1000)));
+	poll_response_header(response, "RateLimit",
+						 psprintf("\"%s\";r=%d;t=" INT64_FORMAT, name, rate.left.remaining,
+								  whole_seconds(rate.left.reset_after)));
+	return rate.allowed;
+}
+
+/* ---- a poll ---- */
+
+static bool
+check_rate(PollTask *task, bool peek)
+{
+	return poll_response_rate(&task->response, task->client, ENDPOINT, strlen(ENDPOINT), peek);
+}
+
+static text *
+answer_tag(const PollAnswer *answer)
+{
+	PollDigest	digest;
+
+	poll_digest_begin(&digest);
+	poll_digest_add(&digest, VARDATA(answer->body), answer->lasting);
+	return poll_etag_make("W/\"p1.", &digest);
+}
+
+void
+poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope, const TimestampTz *since)
+{
+	poll_check_max_rows(task->max_rows);
+	poll_request_init(&task->request, feeds, scope, task->cursor, since);
+	(void) check_rate(task, true);
+}
+
+void
+poll_response_finish(PollTask *task)
+{
+	PollAnswer	answer = poll_answer(&task->request, task->cursor, task->max_rows);
+
+	task->tag = answer_tag(&answer);
+	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag))
+	{
+		task->response.status = 304;
+		return;
+	}
+	if (!check_rate(task, false))
+		return;
+	task->response.status = 200;
+	task->response.body = answer.body;
+	task->cursor = answer.cursor;
+	task->has_more = answer.has_more;
+}
