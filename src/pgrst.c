@@ -210,7 +210,11 @@ poll_pgrst_raise(PollResponse *response, const char *error)
 			 errdetail_internal("%s", detail.data)));
 }
 
-/* Exactly the errors of poll_pgrst_raise() are not for the log, nor for others who log. */
+/*
+ * Exactly the errors of poll_pgrst_raise() are not for the log, nor for other
+ * hooks, which would write them elsewhere.  An error knows the C function that
+ * it came from; nobody can raise one in its name in SQL.
+ */
 static void
 keep_out_of_log(ErrorData *edata)
 {
