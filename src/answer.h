@@ -14,6 +14,7 @@ typedef struct PollAnswer
 								 * follows */
 	text	   *cursor;			/* the one in it */
 	bool		has_more;
+	bool		behind;
 } PollAnswer;
 
 /* cursor: the text form of the request's, or NULL. */

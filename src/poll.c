@@ -190,6 +190,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 	poll_request_begin(request);
 	poll_request_read(request, max_rows, &page);
 	answer.has_more = page.has_more;
+	answer.behind = page.behind;
 	answer.cursor = poll_cursor_encode(&page.next);
 	MemoryContextSwitchTo(request->caller);
 	answer.body = envelope(request, &page, answer.cursor, &answer.lasting);

@@ -5,17 +5,18 @@
  * A gateway passes on what it has got and sends what it gets: status, headers
  * and body.  What is decided here, in this order: is it a request (400, 405),
  * are the feeds there for the caller (404), is the cursor good (410), may the
- * client ask now (429); then the answer is made, and if the client has it
- * already (If-None-Match) it is a 304, which costs no quota.
+ * client ask now (429); then the answer is made, if the snapshot is not older
+ * than the cursor (503), and if the client has it already (If-None-Match) it is
+ * a 304, which costs no quota.
  *
  * Errors that a client can do something about are caught in a subtransaction,
- * and become problem details (RFC 9457).  On a standby those that come while
- * the answer is made stay errors, with the same SQLSTATE.
+ * and become problem details (RFC 9457).  On a standby, a query that conflicts
+ * with recovery is canceled by ending the session, since that is how the server
+ * does it in a subtransaction.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -35,6 +36,7 @@ typedef struct PollRespond
 {
 	Jsonb	   *json;
 	PollHttpRequest http;
+	bool		reading;		/* the request itself is good */
 	PollTask	task;
 } PollRespond;
 
@@ -86,15 +88,16 @@ problem(PollResponse *response, int status, const char *detail, const char *more
 	response->body = cstring_to_text_with_len(buf.data, buf.len);
 	poll_response_header(response, "Content-Type", "application/problem+json");
 	poll_response_header(response, "Cache-Control", "no-store");
+	if (status == 503)
+		poll_response_header(response, "Retry-After", "1");
 }
 
 /*
- * The status that tells of an error while the answer is made, or 0 for one that
- * the client did not cause and must not see: it may come from a policy or a
- * type, and tell of rows.
+ * The status that tells of an error, or 0 for one that the client did not cause
+ * and must not see: it may come from a policy or a type, and tell of rows.
  */
 static int
-error_status(int sqlstate)
+error_status(int sqlstate, bool reading)
 {
 	switch (sqlstate)
 	{
@@ -107,17 +110,11 @@ error_status(int sqlstate)
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 			return 503;
-		default:
-			return 0;
 	}
-}
-
-/* The same while only what the client has sent is looked at. */
-static int
-request_error_status(int sqlstate)
-{
-	return ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_DATA_EXCEPTION ||
-		sqlstate == ERRCODE_STATEMENT_TOO_COMPLEX ? 400 : error_status(sqlstate);
+	if (!reading && (ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_DATA_EXCEPTION ||
+					 sqlstate == ERRCODE_STATEMENT_TOO_COMPLEX))
+		return 400;
+	return 0;
 }
 
 static void
@@ -130,21 +127,24 @@ error_problem(PollResponse *response, int status, const ErrorData *error, const 
 	append_member(&buf, "hint", error->hint);
 	append_member(&buf, "code", unpack_sql_state(error->sqlerrcode));
 	problem(response, status, error->message, buf.data);
-	if (status == 503)
-		poll_response_header(response, "Retry-After", "1");
 	if (status == 410)
 		poll_response_link(response, request, NULL, "first");
 }
 
 /* ---- the answer ---- */
 
-/* Makes the response of a client that has to wait a problem. */
-static void
+/* Does the client have to wait?  Then the response is a problem. */
+static bool
 finish_refusal(PollResponse *response)
 {
 	if (response->status == 429)
 		problem(response, 429, "too many requests",
 				psprintf(",\"retry_after\":" INT64_FORMAT, response->retry_after));
+	else if (response->status == 503)
+		problem(response, 503, "the server has not caught up with the cursor", "");
+	else
+		return false;
+	return true;
 }
 
 /* Is it a request that can be answered?  If not, that is the response. */
@@ -158,9 +158,10 @@ begin_poll(PollRespond *self)
 	task->cursor = http->cursor;
 	task->max_rows = http->max_rows;
 	task->client = http->client;
+	task->refuse_behind = true;
 	task->if_none_match = strcmp(http->method, "POST") == 0 ? NULL : http->if_none_match;
 	poll_response_begin(task, http->feeds, http->scope, http->since);
-	finish_refusal(&task->response);
+	(void) finish_refusal(&task->response);
 }
 
 static void
@@ -169,9 +170,9 @@ finish_poll(PollRespond *self)
 	PollTask   *task = &self->task;
 	PollResponse *response = &task->response;
 
+	self->reading = true;
 	poll_response_finish(task);
-	finish_refusal(response);
-	if (response->status == 429)
+	if (finish_refusal(response))
 		return;
 	if (response->status == 200)
 		poll_response_header(response, "Content-Type", "application/json");
@@ -180,12 +181,9 @@ finish_poll(PollRespond *self)
 	poll_response_validator(response, task->tag, "Authorization");
 }
 
-/*
- * Runs a step, and makes a response of an error that the client can do
- * something about.
- */
+/* Makes a response, also of an error that the client can do something about. */
 static void
-try_step(PollRespond *self, void (*step) (PollRespond *), int (*status_of) (int sqlstate))
+try_poll(PollRespond *self)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -194,7 +192,9 @@ try_step(PollRespond *self, void (*step) (PollRespond *), int (*status_of) (int 
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		step(self);
+		begin_poll(self);
+		if (self->task.response.status == 0)
+			finish_poll(self);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -210,27 +210,13 @@ try_step(PollRespond *self, void (*step) (PollRespond *), int (*status_of) (int 
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		status = status_of(error->sqlerrcode);
+		status = error_status(error->sqlerrcode, self->reading);
 		if (status == 0)
 			ReThrowError(error);
 		self->task.response.headers = NIL;
 		error_problem(&self->task.response, status, error, &self->http);
 	}
 	PG_END_TRY();
-}
-
-static void
-try_poll(PollRespond *self)
-{
-	try_step(self, begin_poll, request_error_status);
-	if (self->task.response.status != 0)
-		return;
-
-	/* a recovery conflict in a subtransaction would end the connection */
-	if (RecoveryInProgress())
-		finish_poll(self);
-	else
-		try_step(self, finish_poll, error_status);
 }
 
 static void
@@ -273,9 +259,7 @@ respond(PollRespond *self)
 		response->body = NULL;
 }
 
-/*
- * poll.respond(request jsonb) returns (status int, headers jsonb, body text)
- */
+/* poll.respond(request jsonb) returns poll.response */
 Datum
 poll_ext_respond(PG_FUNCTION_ARGS)
 {
@@ -300,5 +284,5 @@ poll_ext_respond(PG_FUNCTION_ARGS)
 	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(headers.data));
 	values[2] = PointerGetDatum(response->body);
 	nulls[2] = response->body == NULL;
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }

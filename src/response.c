@@ -137,6 +137,11 @@ poll_response_finish(PollTask *task)
 {
 	PollAnswer	answer = poll_answer(&task->request, task->cursor, task->max_rows);
 
+	if (answer.behind && task->refuse_behind)
+	{
+		task->response.status = 503;
+		return;
+	}
 	task->tag = answer_tag(&answer);
 	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag))
 	{

@@ -53,6 +53,7 @@ typedef struct PollTask
 	int			max_rows;
 	text	   *client;			/* whose quota it is, or NULL */
 	text	   *if_none_match;	/* NULL: there is none, or it does not count */
+	bool		refuse_behind;	/* 503 where the snapshot is too old */
 	PollResponse response;
 	text	   *tag;			/* of a 200 and a 304 */
 	bool		has_more;
@@ -65,7 +66,7 @@ typedef struct PollTask
 extern void poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope,
 								const TimestampTz *since);
 
-/* Makes the response: 200 with a body, 304 or 429, without further headers. */
+/* Makes the response: 200 with a body, 304, 429 or 503, without further headers. */
 extern void poll_response_finish(PollTask *task);
 
 #endif							/* POLL_RESPONSE_H */
