@@ -122,6 +122,7 @@ export class Poller {
 		on(outer, 'abort', () => this.stop());
 		on(globalThis, 'online', () => this.#arm?.(Date.now()));
 		on(globalThis.document, 'visibilitychange', () => this.#arm?.(this.#hidden() ? this.nextPoll : Date.now()));
+		this.#setState('waiting');
 		this.#loop = this.#run(signal, this.#loop);
 		return this;
 	}

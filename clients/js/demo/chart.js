@@ -2,6 +2,7 @@
 
 const SPAN = 120; // seconds
 const LEFT = 24; // for the labels
+const RIGHT = 6; // for half a dot
 const BOTTOM = 18;
 
 function element(name, attributes, text) {
@@ -15,12 +16,13 @@ function element(name, attributes, text) {
 export function drawChart(svg, polls) {
 	const now = Date.now();
 	const { width, height } = svg.getBoundingClientRect();
+	const right = width - RIGHT;
 	while (polls.length > 1 && polls[1].time < now - SPAN * 1000) polls.shift();
 
 	const highest = Math.max(2000, ...polls.map((poll) => poll.interval)) / 1000;
 	const step = [1, 2, 5, 10, 20, 50].find((size) => highest / size <= 4) ?? 100;
 	const top = Math.ceil(highest / step) * step;
-	const x = (time) => Math.max(width - ((now - time) / 1000 / SPAN) * (width - LEFT), LEFT);
+	const x = (time) => Math.max(right - ((now - time) / 1000 / SPAN) * (right - LEFT), LEFT);
 	const y = (seconds) => 6 + (1 - seconds / top) * (height - BOTTOM - 6);
 
 	const shapes = [];
@@ -33,7 +35,7 @@ export function drawChart(svg, polls) {
 
 	let path = '';
 	for (const poll of polls) path += `${path ? 'H' : 'M'}${x(poll.time)}${path ? 'V' : ' '}${y(poll.interval / 1000)}`;
-	if (path) shapes.push(element('path', { class: 'line', d: `${path}H${width}` }));
+	if (path) shapes.push(element('path', { class: 'line', d: `${path}H${right}` }));
 	for (const poll of polls)
 		if (poll.time >= now - SPAN * 1000)
 			shapes.push(element('circle', { class: poll.kind, r: 4, cx: x(poll.time), cy: y(poll.interval / 1000) }));
