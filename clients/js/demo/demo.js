@@ -245,7 +245,7 @@ function showCountdown() {
 	const left = poller.nextPoll === null ? 0 : Math.max(poller.nextPoll - Date.now(), 0);
 	const waiting = poller.state === 'waiting';
 	$('next').textContent = waiting ? `next poll in ${inSeconds(left)}` : poller.state;
-	$('notice-time').textContent = trouble && waiting ? `Again in ${inSeconds(left)}.` : '';
+	$('notice-time').textContent = trouble && waiting ? `Next try in ${inSeconds(left)}.` : '';
 	$('bar').style.transform = `scaleX(${waiting ? Math.min(left / poller.interval, 1) : 0})`;
 }
 

@@ -4,13 +4,8 @@ import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { chromium } from 'playwright-core';
-import { Database, Gateway, until } from './lib.js';
+import { Database, Gateway, browserOptions, until } from './lib.js';
 
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const args = [
-	...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
-	...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-];
 const pictures = process.env.PICTURES; // a folder for screenshots, if wanted
 
 let database;
@@ -22,7 +17,7 @@ let complaints; // of pages: errors, requests to others
 before(async () => {
 	database = await Database.create('browser');
 	gateway = await Gateway.start(database.name);
-	browser = await chromium.launch({ executablePath, args });
+	browser = await chromium.launch(browserOptions);
 	if (pictures) await mkdir(pictures, { recursive: true });
 });
 
@@ -155,7 +150,7 @@ test('too many requests: a countdown, and then it goes on', async (t) => {
 	const page = await openPage();
 	await live(page);
 	await page.click('#hurry');
-	await notice(page, /Too many requests\. Again in \d+\.\d s\./);
+	await notice(page, /Too many requests\. Next try in \d+\.\d s\./);
 	await page.locator('#state', { hasText: 'rate limited' }).waitFor();
 	await picture(page, 'limited');
 	assert.notEqual(await page.textContent('#limited'), '0');
@@ -184,7 +179,7 @@ test('the server goes away and comes back', async () => {
 	await gateway.stop();
 	await notice(page, 'Offline: the server does not answer.');
 	await page.locator('#state', { hasText: 'offline' }).waitFor();
-	await page.locator('#notice', { hasText: /Again in/ }).waitFor();
+	await page.locator('#notice', { hasText: /Next try in/ }).waitFor();
 	await picture(page, 'offline');
 	gateway = await Gateway.start(database.name, gateway.port);
 	await page.click('#now');

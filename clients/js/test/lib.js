@@ -10,6 +10,15 @@ import { promisify } from 'node:util';
 const folder = fileURLToPath(new URL('..', import.meta.url));
 const run = promisify(execFile);
 
+/** How to start Chromium so that it talks to nobody else */
+export const browserOptions = {
+	executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+	args: [
+		...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
+		...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+	],
+};
+
 async function psql(...args) {
 	const { stdout } = await run('psql', ['-XqAt', '-v', 'ON_ERROR_STOP=1', ...args]);
 	return stdout.trim();
