@@ -167,12 +167,10 @@ export class Poller {
 				clearTimeout(timer);
 				this.nextPoll = Math.max(time, this.#retryAt);
 				const left = this.nextPoll - Date.now();
-				if (this.#hidden() && !anyway) this.#setState('paused');
-				else if (left <= 0) done();
-				else {
-					this.#setState('waiting');
-					timer = setTimeout(done, Math.min(left, MAX_TIMER));
-				}
+				const paused = this.#hidden() && !anyway;
+				if (!paused && left <= 0) return done();
+				if (!paused) timer = setTimeout(done, Math.min(left, MAX_TIMER));
+				this.#setState(paused ? 'paused' : 'waiting'); // last: the callback may call us
 			};
 			this.#arm(Date.now() + (this.#again ? 0 : wait), this.#again);
 		});
@@ -234,6 +232,7 @@ export class Poller {
 
 	/** The response with its whole body, within the timeout. */
 	async #fetch({ url, ...init }, poll, signal) {
+		signal.throwIfAborted();
 		const { timeout } = this.#options;
 		const started = Date.now();
 		const controller = new AbortController();

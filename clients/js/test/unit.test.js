@@ -183,6 +183,7 @@ test('while there is more, the next page is asked for at once', async (t) => {
 	assert.deepEqual(world.cursors(), [null, 'c1', 'c2']);
 	assert.deepEqual(world.delivered, [[1], [2], [3]]);
 	assert.deepEqual(world.waits(), [0, 0, 4000]);
+	assert.deepEqual(world.states, ['waiting', 'polling', 'waiting']);
 });
 
 test('an answer that is behind is asked again soon, without its tag', async (t) => {
@@ -258,6 +259,20 @@ test('a cursor that cannot be saved is reported, and polling goes on', async (t)
 	await world.pass(4000);
 	assert.equal(world.errors[0].message, 'cannot save the cursor: quota');
 	assert.deepEqual(world.cursors(), [null, 'c1']);
+});
+
+test('the handlers of feeds are waited for, one after the other', async (t) => {
+	const finish = [];
+	const wait = () => new Promise((resolve) => finish.push(resolve));
+	const world = makeWorld(t, { feeds: { a: wait, b: wait } }, [answer('c1', [], { changes: { a: [upsert(1)], b: [upsert(2)] } })]);
+	await world.start();
+	assert.equal(finish.length, 1);
+	finish[0]();
+	await settle();
+	assert.deepEqual([finish.length, world.poller.cursor], [2, null]);
+	finish[1]();
+	await settle();
+	assert.equal(world.poller.cursor, 'c1');
 });
 
 test('a store that cannot load is asked again', async (t) => {
@@ -362,6 +377,14 @@ test('errors of the network and the server: full jitter below an interval that d
 	);
 	await world.pass(30000);
 	assert.equal(world.intervals().at(-1), 4000); // as before
+});
+
+test('an interval that was asked for is no longer when there is no answer', async (t) => {
+	const world = makeWorld(t, {}, [answer('c1', [], { headers: { 'X-Poll-Interval': '2' } }), broken]);
+	world.random = 1;
+	await world.start();
+	await world.pass(2200);
+	assert.deepEqual(world.intervals(), [2000, 4000]);
 });
 
 test('what is not an answer is an error', async (t) => {
@@ -478,7 +501,7 @@ test('410: the copy is dropped, then the cursor, and a full sync follows at once
 	const log = [];
 	const options = {
 		store: { load: () => 'old', save: (cursor) => log.push(`save ${cursor}`) },
-		onReset: () => log.push('reset'),
+		onReset: async () => (await null, log.push('reset')),
 		onChanges: () => log.push('changes'),
 	};
 	const world = makeWorld(t, options, [status(410), answer('c1', [upsert(1)])]);
@@ -487,6 +510,14 @@ test('410: the copy is dropped, then the cursor, and a full sync follows at once
 	assert.deepEqual(world.cursors(), ['old', null]);
 	assert.deepEqual(log, ['reset', 'save null', 'changes', 'save c1']);
 	assert.equal(world.errors.length, 0);
+});
+
+test('410: the full sync is asked for without a tag', async (t) => {
+	const world = makeWorld(t, {}, [answer('c1', [], { headers: { ETag: 'W/"1"' } }), status(410), answer('c2')]);
+	await world.start();
+	await world.pass(4000);
+	assert.deepEqual(world.cursors(), [null, 'c1', null]);
+	assert.equal(world.requests[2].tag, null);
 });
 
 test('410: a reset that fails is tried again', async (t) => {
@@ -515,9 +546,9 @@ test('410 again after the full sync: each further one comes later', async (t) =>
 test('410 during a full sync counts as one after it', async (t) => {
 	const page = answer('c1', [upsert(1)], { has_more: true });
 	const world = makeWorld(t, {}, [page, status(410), page, status(410), answer('c2')]);
-	world.random = 1;
+	world.random = 0.5;
 	await world.start();
-	assert.deepEqual(world.waits(), [0, 0, 0, 8000]);
+	assert.deepEqual(world.waits(), [0, 0, 0, 4000]);
 });
 
 test('410 after a poll that went well is the first again', async (t) => {
@@ -543,6 +574,38 @@ test('stop ends a request, start goes on from the cursor', async (t) => {
 	assert.equal(world.errors.length, 0);
 	await world.start();
 	assert.deepEqual(world.cursors(), [null, 'c1', 'c1']);
+});
+
+test('what comes after stop is not handed over', async (t) => {
+	let finish;
+	const deaf = () => new Promise((resolve) => (finish = () => resolve(answer('c1', [upsert(1)])())));
+	const world = makeWorld(t, {}, [deaf]);
+	await world.start();
+	const stopped = world.poller.stop();
+	finish();
+	await stopped;
+	assert.deepEqual([world.delivered, world.polls, world.poller.cursor], [[], [], null]);
+});
+
+test('stop before the request is made', async (t) => {
+	const world = makeWorld(t, { headers: () => void world.poller.stop() }, [answer('c1')]);
+	await world.start();
+	assert.equal(world.requests.length, 0);
+});
+
+test('stop leaves no timers, so that a program can end', async () => {
+	const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+	const before = timers();
+	await new Promise((resolve) => {
+		const poller = new Poller({
+			url: 'http://server.test/poll',
+			feeds: { tasks: () => {} },
+			fetch: async () => answer('c1')(),
+			onState: (state) => state === 'waiting' && poller?.cursor && resolve(poller.stop()),
+		});
+		poller.start();
+	});
+	assert.equal(timers(), before);
 });
 
 test('start while it runs changes nothing; start after stop waits for a handler', async (t) => {
@@ -608,8 +671,12 @@ test('a hidden page does not poll, and does at once when it is seen again', asyn
 	assert.equal(world.requests.length, 1);
 	page.hide(false);
 	await settle();
-	assert.deepEqual(world.times(), [0, 1e6]);
-	assert.deepEqual(world.states, ['waiting', 'polling', 'waiting', 'paused', 'polling', 'waiting']);
+	page.hide(true);
+	await world.pass(1000);
+	page.hide(false);
+	await settle();
+	assert.deepEqual(world.times(), [0, 1e6, 1e6 + 1000]);
+	assert.deepEqual(world.states, ['waiting', ...Array(3).fill(['polling', 'waiting', 'paused']).flat()].slice(0, -1));
 });
 
 test('a page that is hidden when it starts waits, and pages of an answer wait, too', async (t) => {
