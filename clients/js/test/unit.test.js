@@ -126,6 +126,15 @@ test('from: "now" is the first cursor, and the one after a reset', async (t) => 
 	assert.deepEqual(world.cursors(), ['now', 'c1', 'now']);
 });
 
+test('under /rpc/ the feeds are an array as PostgREST writes it, and its errors are understood', async (t) => {
+	const error = { code: 'PT404', message: 'unknown feed', details: 'because', hint: null };
+	const world = makeWorld(t, { url: 'http://server.test/rpc/poll', feeds: ['a', 'b'] }, [status(404, {}, error)]);
+	await world.start();
+	assert.equal(world.requests[0].url, 'http://server.test/rpc/poll?feeds=%7Ba,b%7D');
+	const { message, code, reason } = world.errors[0];
+	assert.deepEqual([message, code, reason], ['unknown feed', 'PT404', 'because']);
+});
+
 test('a long URL becomes a POST without a tag', async (t) => {
 	const feeds = Array.from({ length: 100 }, (_, i) => `${i}`.padStart(60, 'f'));
 	const world = makeWorld(t, { feeds, scope: { a: 1 } }, [answer('c1', [], { headers: { ETag: 'W/"1"' } })]);
