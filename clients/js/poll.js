@@ -23,7 +23,7 @@ export class PollError extends Error {
 		super(message, { cause });
 		this.status = status; // of HTTP; 0: there was no answer
 		this.code = problem.code ?? null; // SQLSTATE
-		this.reason = problem.reason ?? null;
+		this.reason = problem.reason ?? problem.details ?? null; // PostgREST says details
 		this.hint = problem.hint ?? null;
 		this.retryAfter = retryAfter;
 		this.fatal = status >= 300 && status < 500 && ![304, 408, 410, 425, 429].includes(status);
@@ -211,15 +211,16 @@ export class Poller {
 	async #request() {
 		const { from, scope, maxRows, headers } = this.#options;
 		const cursor = this.cursor ?? from;
+		const url = new URL(this.#url);
 		const request = { headers: new Headers(typeof headers === 'function' ? await headers() : headers), cache: 'no-store' };
+		const names = this.#feeds.map(encodeURIComponent).join(',');
 		const query = [
 			this.#url.search.slice(1),
-			`feeds=${this.#feeds.map(encodeURIComponent).join(',')}`,
+			`feeds=${url.pathname.includes('/rpc/') ? `%7B${names}%7D` : names}`, // {a,b}: an array for PostgREST
 			scope && `scope=${encodeURIComponent(JSON.stringify(scope))}`,
 			maxRows && `max_rows=${maxRows}`,
 			cursor && `cursor=${encodeURIComponent(cursor)}`,
 		];
-		const url = new URL(this.#url);
 		url.search = query.filter(Boolean).join('&');
 		if (url.href.length <= MAX_URL) {
 			if (this.#tag?.url === url.href) request.headers.set('If-None-Match', this.#tag.etag);
@@ -390,5 +391,5 @@ function problemError({ status, headers, json }) {
 	} catch {
 		// not by poll_ext: a proxy, say
 	}
-	return new PollError(problem.detail ?? `the answer has status ${status}`, { status, problem, retryAfter: retryAfter(headers) });
+	return new PollError(problem.detail ?? problem.message ?? `the answer has status ${status}`, { status, problem, retryAfter: retryAfter(headers) });
 }

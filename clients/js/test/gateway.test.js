@@ -166,10 +166,10 @@ test('several feeds in one request, one part of each, by GET and by POST', async
 		INSERT INTO notes VALUES (1, 7, 'here'), (2, 8, 'elsewhere');
 		SELECT poll.track('notes', scope => '{room_id}'); GRANT SELECT ON notes TO demo_web`);
 	await insert(2);
-	for (const padding of ['', `?padding=${'x'.repeat(4000)}`]) {
+	for (const path of ['/poll', `/poll?padding=${'x'.repeat(4000)}`, '/rpc/poll']) {
 		const seen = {};
 		const mirror = follow(t, {
-			url: `${gateway.base}/poll${padding}`,
+			url: gateway.base + path,
 			feeds: ['tasks', 'notes'],
 			scope: { room_id: 7 },
 			onChanges: ({ tasks, notes }) => Object.assign(seen, { tasks: tasks.length, notes: notes.map(({ key }) => key.id) }),
@@ -189,7 +189,7 @@ test('postgrest-js', async () => {
 		const { data, error, status } = await postgrest.rpc('poll', { feeds });
 		assert.deepEqual([error, status, data.changes.tasks.length], [null, 200, 1]);
 	}
-	const { data } = await postgrest.rpc('poll', { feeds: 'tasks' }, { get: true });
+	const { data } = await postgrest.rpc('poll', { feeds: ['tasks'] }, { get: true });
 	assert.equal(data.changes.tasks[0].data.id, task.id);
 
 	const bad = await postgrest.rpc('save_task', { title: '' });
