@@ -112,11 +112,11 @@ error_answer(const PGresult *result)
 	if (sqlstate == NULL)
 		return answer_problem(MHD_HTTP_SERVICE_UNAVAILABLE, "the database does not answer");
 	status = sqlstate_status(sqlstate);
-	if (status >= 500)
-	{
+	/* what the administrator has to mend */
+	if (status >= 500 || status == MHD_HTTP_FORBIDDEN)
 		say("%s (%s)", message, sqlstate);
+	if (status >= 500)
 		return answer_problem(status, NULL);
-	}
 	return make_problem(status, message,
 						json_pack("{s:s, s:s*, s:s*}", "code", sqlstate,
 								  "reason", PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL),

@@ -21,9 +21,10 @@ say_list(const char *format, va_list list)
 	length = strlen(line);
 	while (length > 0 && line[length - 1] == '\n')
 		line[--length] = '\0';
-	/* libpq's messages have several lines */
-	for (char *end = line; (end = strchr(end, '\n')) != NULL;)
-		*end = ' ';
+	/* one line, also of libpq's messages, and nothing that a terminal obeys */
+	for (char *c = line; *c; c++)
+		if ((unsigned char) *c < ' ' || *c == 127)
+			*c = ' ';
 	fprintf(stderr, PROGRAM ": %s\n", line);
 }
 

@@ -138,6 +138,8 @@ read_option(int option)
 			options.listen = optarg;
 			break;
 		case CLIENT_HEADER:
+			if (optarg[strcspn(optarg, ": \t\r\n")] != '\0' || *optarg == '\0')
+				die("--client-header must be the name of a header, not \"%s\"", optarg);
 			options.client_header = optarg;
 			break;
 		case TRUSTED_PROXIES:

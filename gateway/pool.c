@@ -59,7 +59,9 @@ static char options[64];		/* of the server */
 
 static Database *databases;
 static int	database_count;
-static int	failures;			/* in a row, of all */
+static bool failing;			/* the last attempt to connect has failed */
+static bool complained;			/* of that; said once until all are open */
+static bool connected;			/* said, and not lost since */
 static Source opened;			/* where threads hand over */
 static int	opened_end;
 static uint64_t lost;
@@ -70,24 +72,31 @@ static int	waiting;
 
 /* ---- connecting, in a thread ---- */
 
-/* Prepares the statements, by the names 0, 1, ... */
-static bool
+/* Prepares the statements, by the names 0, 1, ... An error is to be freed; NULL: none. */
+static char *
 prepare_all(PGconn *connection)
 {
 	for (int i = 0; i < statement_count; i++)
 	{
 		char		name[16];
 		PGresult   *result;
-		bool		ok;
+		char	   *error = NULL;
 
 		snprintf(name, sizeof(name), "%d", i);
 		result = PQprepare(connection, name, statements[i], 1, NULL);
-		ok = PQresultStatus(result) == PGRES_COMMAND_OK;
+		if (PQresultStatus(result) != PGRES_COMMAND_OK)
+		{
+			const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+			if (asprintf(&error, "%s: %s%s", statements[i], message ? message : PQerrorMessage(connection),
+						 i == 0 ? " (is the extension in this database? CREATE EXTENSION poll_ext)" : "") < 0)
+				die("out of memory");
+		}
 		PQclear(result);
-		if (!ok)
-			return false;
+		if (error != NULL)
+			return error;
 	}
-	return true;
+	return NULL;
 }
 
 static void
@@ -106,10 +115,12 @@ open_database(void *arg)
 	const char *const values[] = {options, "5", PROGRAM, conninfo, "UTF8", NULL};
 	PGconn	   *connection = PQconnectdbParams(keywords, values, 1);
 
-	if (PQstatus(connection) != CONNECTION_OK || !prepare_all(connection) ||
-		PQsetnonblocking(connection, 1) != 0)
-	{
+	if (PQstatus(connection) != CONNECTION_OK)
 		database->error = strdup(PQerrorMessage(connection));
+	else
+		database->error = prepare_all(connection);
+	if (database->error != NULL || PQsetnonblocking(connection, 1) != 0)
+	{
 		PQfinish(connection);
 		connection = NULL;
 	}
@@ -254,7 +265,7 @@ pool_submit(Job *job)
 		}
 	}
 	/* while it starts, and in the moment after a restart, wait */
-	if (failures > 0 && !has_connections())
+	if (failing && !has_connections())
 		refuse_jobs();
 }
 
@@ -316,7 +327,9 @@ database_ready(Source *source, uint32_t events)
 	}
 	if (!PQconsumeInput(database->connection))
 	{
-		say("lost a connection: %s", PQerrorMessage(database->connection));
+		if (connected)
+			say("lost a connection: %s", PQerrorMessage(database->connection));
+		connected = false;
 		lose(database);
 		return;
 	}
@@ -341,8 +354,9 @@ database_opened(Source *source, uint32_t events)
 		return;
 	if (database->connection == NULL)
 	{
-		if (++failures == 1)
-			say("cannot connect to the database, trying on: %s", database->error);
+		if (!complained)
+			say("cannot use the database, trying on: %s", database->error ? database->error : "out of memory");
+		complained = failing = true;
 		free(database->error);
 		database->error = NULL;
 		lose(database);
@@ -350,11 +364,14 @@ database_opened(Source *source, uint32_t events)
 			refuse_jobs();
 		return;
 	}
-	if (failures > 0)
-		say("connected to the database");
-	failures = 0;
+	if (!connected)
+		say("connected to %s as %s", PQdb(database->connection), PQuser(database->connection));
+	connected = true;
+	failing = false;
 	database->delay = FIRST_DELAY;
 	database->state = DATABASE_IDLE;
+	if (pool_state().down == 0)
+		complained = false;
 	database->source.fd = PQsocket(database->connection);
 	database->source.ready = database_ready;
 	loop_watch(&database->source, EPOLLIN);
@@ -368,7 +385,14 @@ pool_start(const char *conninfo_arg, int connections, int timeout,
 		   const char *const *statements_arg, int statement_count_arg)
 {
 	int			ends[2];
+	char	   *error = NULL;
+	PQconninfoOption *parsed;
 
+	/* without any of these it is the name of a database */
+	if ((parsed = PQconninfoParse(conninfo_arg, &error)) == NULL && strpbrk(conninfo_arg, "=:/") != NULL)
+		die("--dbname: %s", error);
+	PQconninfoFree(parsed);
+	PQfreemem(error);
 	conninfo = conninfo_arg;
 	statements = statements_arg;
 	statement_count = statement_count_arg;

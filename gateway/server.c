@@ -319,12 +319,17 @@ listen_address(void)
 	struct addrinfo *result;
 	const char *colon = strrchr(options.listen, ':');
 	const char *start = options.listen;
-	char	   *host;
+	char	   *host,
+			   *end;
+	long		port;
 	size_t		length;
 	int			error;
 
 	if (colon == NULL || colon[1] == '\0')
 		die("--listen must be ADDRESS:PORT, not \"%s\"", options.listen);
+	port = strtol(colon + 1, &end, 10);
+	if (*end != '\0' || port < 0 || port > 65535)
+		die("the port of --listen must be a number from 0 to 65535, not \"%s\"", colon + 1);
 	length = colon - start;
 	if (length >= 2 && start[0] == '[' && colon[-1] == ']')
 	{
@@ -352,7 +357,9 @@ open_socket(void)
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
 		bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0)
-		die("cannot listen on %s: %m", options.listen);
+		die("cannot listen on %s: %m%s", options.listen,
+			errno == EADDRINUSE ? " (--listen chooses another port)" :
+			errno == EACCES ? " (ports below 1024 need the capability CAP_NET_BIND_SERVICE)" : "");
 	freeaddrinfo(address);
 	if (getsockname(fd, (struct sockaddr *) &bound, &length) == 0 &&
 		getnameinfo((struct sockaddr *) &bound, length, host, sizeof(host), port, sizeof(port),
