@@ -20,7 +20,7 @@ typedef struct Request
 	char	   *body;
 	size_t		body_size;
 	bool		begun;			/* its headers are there */
-	bool		waiting;		/* for the database */
+	bool		suspended;		/* was given to the database */
 	bool		answered;
 	Route		route;
 	Answer		answer;

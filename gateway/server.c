@@ -34,6 +34,7 @@
 #define CLOSING		64			/* connections that are being closed, beside
 								 * max_clients */
 #define OTHER_FILES	64
+#define ANSWER_HEADERS	(16 * 1024) /* bytes of memory for those of an answer */
 
 /* A connection */
 typedef struct Client
@@ -215,14 +216,13 @@ void
 server_suspend(Request *request)
 {
 	unlist(client_of(request));
-	request->waiting = true;
+	request->suspended = true;
 	MHD_suspend_connection(request->connection);
 }
 
 void
 server_answered(Request *request)
 {
-	request->waiting = false;
 	MHD_resume_connection(request->connection);
 }
 
@@ -264,7 +264,14 @@ begin(Request *request, const char *method, const char *path)
 	unsigned long long length = body_length(request->connection);
 
 	request->begun = true;
-	routes_begin(request, method, path);
+	if (MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE)->header_size > (size_t) options.max_headers)
+	{
+		request->route = ROUTE_OTHER;
+		request->answer = answer_problem(MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "the URL or the headers are too large");
+		request->answered = true;
+	}
+	else
+		routes_begin(request, method, path);
 	if (!request->answered && length > (unsigned long long) options.max_body && length != ULLONG_MAX)
 	{
 		request->answer = answer_problem(MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
@@ -294,14 +301,14 @@ handle(void *arg, struct MHD_Connection *connection, const char *path, const cha
 		*size = 0;
 		return MHD_YES;
 	}
-	if (request->waiting)
-		return MHD_YES;
 	if (!request->answered)
 	{
 		request->arrived = seconds_now();
 		requests++;
 		routes_run(request, method);
-		if (!request->answered || request->waiting)
+
+		/* also if the answer has come at once: it is sent when it is resumed */
+		if (request->suspended)
 			return MHD_YES;
 	}
 	return send_answer(request);
@@ -406,7 +413,7 @@ server_start(void)
 							   MHD_OPTION_EXTERNAL_LOGGER, log_message, NULL,
 							   MHD_OPTION_LISTEN_SOCKET, open_socket(),
 							   MHD_OPTION_CONNECTION_LIMIT, (unsigned int) (options.max_clients + CLOSING),
-							   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_headers,
+							   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_headers + ANSWER_HEADERS,
 							   MHD_OPTION_NOTIFY_CONNECTION, connection_changed, NULL,
 							   MHD_OPTION_URI_LOG_CALLBACK, request_started, NULL,
 							   MHD_OPTION_NOTIFY_COMPLETED, request_completed, NULL,

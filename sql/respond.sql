@@ -70,6 +70,8 @@ SELECT status, body FROM poll.respond(get('feeds=messages&cursor=' || :'cursor',
 SELECT masked(body) FROM poll.respond(get('feeds=messages,others&cursor=now'));
 SELECT masked(body) FROM poll.respond(get('feeds=rooms&scope=%7B%22room%22%3A+1%7D&max_rows=1'));
 SELECT headers->>'Link' ~ '^<\?feeds=rooms&scope=%7B%22room%22%3A%201%7D&max_rows=1&cursor=[^&]+>; rel="next"$' FROM poll.respond(get('feeds=rooms&scope=%7B%22room%22%3A+1%7D&max_rows=1'));
+-- a link that would be too long is none
+SELECT n, status, headers ? 'Link' AS link FROM generate_series(400, 450, 50) AS n, poll.respond(get('feeds=' || repeat('messages,', n) || 'others&max_rows=1'));
 SELECT status FROM poll.respond(get('feeds=messages&since=' || replace(now()::text, '+', '%2B')));
 -- feeds as an array, as clients of PostgREST write it
 SELECT masked(body) FROM unnest('{"{messages,others}", "%7Bmessages,others%7D", "%7B%22messages%22,%22others%22%7D"}'::text[]) AS feeds, poll.respond(get('cursor=now&feeds=' || feeds));

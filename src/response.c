@@ -53,6 +53,9 @@ poll_response_validator(PollResponse *response, text *tag, const char *vary)
 	poll_response_header(response, "Vary", vary);
 }
 
+/* Longer ones, of some hundred feeds, would be of no use to most clients. */
+#define MAX_LINK	4000
+
 /* A query alone is a reference to the resource itself, wherever it is. */
 void
 poll_response_link(PollResponse *response, const PollHttpRequest *request, text *cursor,
@@ -63,6 +66,8 @@ poll_response_link(PollResponse *response, const PollHttpRequest *request, text 
 	initStringInfo(&buf);
 	appendStringInfoChar(&buf, '<');
 	poll_http_append_query(&buf, request, cursor);
+	if (buf.len > MAX_LINK)
+		return;
 	appendStringInfo(&buf, ">; rel=\"%s\"", relation);
 	poll_response_header(response, "Link", buf.data);
 }

@@ -30,7 +30,7 @@ extern void poll_response_header(PollResponse *response, const char *name, const
  */
 extern void poll_response_write(StringInfo buf, const PollResponse *response, const char *between);
 
-/* A Link to the request with that cursor, or with none. */
+/* A Link to the request with that cursor, or with none; unless it is too long. */
 extern void poll_response_link(PollResponse *response, const PollHttpRequest *request,
 							   text *cursor, const char *relation);
 

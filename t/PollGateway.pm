@@ -85,7 +85,7 @@ sub exchange
 sub receive
 {
 	my ($self, $socket, $head) = @_;
-	my $text = '';
+	my $text = delete ${*$socket}{poll_rest} // '';    # it came with the answer before
 	my %answer;
 
 	local $SIG{ALRM} = sub { die "no answer within 30 seconds\n" };
@@ -110,7 +110,8 @@ sub receive
 		sysread($socket, $body, 65536, length $body) or last;
 	}
 	alarm 0;
-	$answer{body} = $body;
+	$answer{body} = substr $body, 0, $length, '';
+	${*$socket}{poll_rest} = $body;
 	return \%answer;
 }
 
