@@ -11,6 +11,7 @@ const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 const tasks = new Mirror();
 const rows = new Map(); // keyOf(key) -> row of the table
+const awaited = new Set(); // ids of tasks that were changed here, until polling brings them
 let synced = false; // the table was read once
 
 function showTask(key, task) {
@@ -22,7 +23,9 @@ function showTask(key, task) {
 	row.querySelector('.done').ariaLabel = `Done: ${task.title}`;
 	row.querySelector('.delete').ariaLabel = `Delete: ${task.title}`;
 	title.ariaLabel = `Title of task ${task.id}`;
+	title.title = task.title;
 	if (title !== document.activeElement) title.value = task.title; // not under the fingers
+	awaited.delete(task.id);
 	const time = row.querySelector('time');
 	time.dateTime = task.updated_at;
 	time.textContent = new Date(task.updated_at).toLocaleTimeString();
@@ -92,9 +95,15 @@ async function write(name, task) {
 	}
 }
 
+let adding = false;
+
 $('add').addEventListener('submit', async (event) => {
 	event.preventDefault();
-	if (await write('save_task', { title: $('title').value })) $('title').value = '';
+	if (adding) return;
+	adding = true;
+	const title = $('title').value;
+	if ((await write('save_task', { title })) && $('title').value === title) $('title').value = '';
+	adding = false;
 });
 
 const idOf = (element) => Number(element.closest('tr').dataset.id);
@@ -107,7 +116,13 @@ function restore(id) {
 $('tasks').addEventListener('change', async ({ target }) => {
 	const id = idOf(target);
 	const task = target.matches('.done') ? { id, done: target.checked } : { id, title: target.value };
+	awaited.add(id);
 	if (!(await write('save_task', task))) restore(id);
+});
+
+/** Shows a title that has changed meanwhile. After an edit, "change" comes first. */
+$('tasks').addEventListener('focusout', ({ target }) => {
+	if (target.matches('.title') && !awaited.has(idOf(target))) target.value = target.title;
 });
 
 $('tasks').addEventListener('click', ({ target }) => {
@@ -117,7 +132,7 @@ $('tasks').addEventListener('click', ({ target }) => {
 $('tasks').addEventListener('keydown', ({ target, key }) => {
 	if (!target.matches('.title')) return;
 	if (key === 'Enter') target.blur();
-	else if (key === 'Escape') target.value = tasks.row({ id: idOf(target) }).title;
+	else if (key === 'Escape') target.value = target.title;
 });
 
 /** Changes random tasks, without telling the poller. */

@@ -99,6 +99,37 @@ test('a title that is being edited is not changed under the fingers', async () =
 	assert.deepEqual(await titles(page), ['mine']);
 });
 
+test('a title that has changed meanwhile is shown when it is left', async () => {
+	const { id } = await save({ title: 'old' });
+	const page = await openPage();
+	await page.focus('#tasks .title');
+	await save({ id, title: 'new' });
+	await page.locator('#tasks .title[title=new]').waitFor();
+	assert.deepEqual(await titles(page), ['old']);
+	await page.focus('#title');
+	assert.deepEqual(await titles(page), ['new']);
+	await page.fill('#tasks .title', 'newer');
+	await page.focus('#title');
+	assert.deepEqual(await titles(page), ['newer']);
+});
+
+test('a task is added once, and what is typed meanwhile stays', async () => {
+	const page = await openPage();
+	await live(page);
+	let answer;
+	const held = new Promise((resolve) => (answer = resolve));
+	await page.route('**/rpc/save_task', (route) => held.then(() => route.continue()));
+	await page.fill('#title', 'once');
+	for (let i = 0; i < 3; i++) await page.click('text=Add');
+	await page.fill('#title', 'the next');
+	answer();
+	await until('the row is there', async () => (await titles(page)).length > 0);
+	assert.equal(await page.inputValue('#title'), 'the next');
+	await page.click('text=Add');
+	await until('both are there', async () => (await titles(page)).join() === 'the next,once');
+	await until('the field is empty', async () => (await page.inputValue('#title')) === '');
+});
+
 test('what the server refuses is said, and undone', async () => {
 	await save({ title: 'as it is' });
 	const page = await openPage();
