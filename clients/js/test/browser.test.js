@@ -212,11 +212,46 @@ test('the server goes away and comes back', async () => {
 	await page.locator('#state', { hasText: 'offline' }).waitFor();
 	await page.locator('#notice', { hasText: /Next try in/ }).waitFor();
 	await picture(page, 'offline');
+	await page.fill('#title', 'lost');
+	await page.click('text=Add');
+	await notice(page, /Not saved: .*Offline: /);
+	assert.equal(await page.inputValue('#title'), 'lost');
+	await page.click('#hurry');
+	await notice(page, '"Ask too often" has failed: ');
 	gateway = await Gateway.start(database.name, gateway.port);
 	await page.click('#now');
 	await live(page);
 	await save({ title: 'after it' });
 	await page.click('#now');
+	await until('the row is there', async () => (await titles(page)).length === 1);
+});
+
+test('the database goes away: it is not the page that is offline', async () => {
+	const page = await openPage();
+	await live(page);
+	await database.allowConnections(false);
+	try {
+		await notice(page, 'The server has a problem: ');
+		await page.locator('#state', { hasText: 'error' }).waitFor();
+	} finally {
+		await database.allowConnections(true);
+	}
+	await live(page);
+	await page.locator('#notice').waitFor({ state: 'hidden' });
+});
+
+test('polling stops where it cannot go on: the page says why, and may try again', async (t) => {
+	const page = await openPage();
+	await live(page);
+	t.after(() => database.sql('GRANT SELECT ON tasks TO demo_web'));
+	await database.sql('REVOKE SELECT ON tasks FROM demo_web');
+	await save({ title: 'unseen' });
+	await notice(page, /Polling has stopped: .*\. Resume tries again\./);
+	await page.locator('#state', { hasText: 'stopped' }).waitFor();
+	await database.sql('GRANT SELECT ON tasks TO demo_web');
+	await page.click('#pause');
+	await live(page);
+	await page.locator('#notice').waitFor({ state: 'hidden' });
 	await until('the row is there', async () => (await titles(page)).length === 1);
 });
 
@@ -228,7 +263,10 @@ test('pause and noise', async () => {
 	await page.click('#noise');
 	await until('there is noise', async () => (await database.sql('SELECT done FROM tasks')) === 't');
 	assert.equal(await page.locator('tr.finished').count(), 0);
+	await page.check('.done');
+	await notice(page, 'Saved. It will show when polling resumes.');
 	await page.click('#pause');
+	await page.locator('#notice').waitFor({ state: 'hidden' });
 	await page.locator('tr.changed').first().waitFor();
 	await until('it is quiet again', () => page.isEnabled('#noise'));
 });
