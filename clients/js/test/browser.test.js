@@ -88,6 +88,10 @@ test('what one page writes comes to the other', async () => {
 	assert.deepEqual(await titles(one), []);
 });
 
+test('the root leads to the page', async () => {
+	await live(await openPage('/'));
+});
+
 test('a title that is being edited is not changed under the fingers', async () => {
 	const { id } = await save({ title: 'mine' });
 	const page = await openPage();
