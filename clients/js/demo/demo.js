@@ -11,6 +11,7 @@ const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 const tasks = new Mirror();
 const rows = new Map(); // keyOf(key) -> row of the table
+const awaited = new Set(); // ids of tasks that were changed here, until polling brings them
 let synced = false; // the table was read once
 
 function showTask(key, task) {
@@ -22,7 +23,9 @@ function showTask(key, task) {
 	row.querySelector('.done').ariaLabel = `Done: ${task.title}`;
 	row.querySelector('.delete').ariaLabel = `Delete: ${task.title}`;
 	title.ariaLabel = `Title of task ${task.id}`;
+	title.title = task.title;
 	if (title !== document.activeElement) title.value = task.title; // not under the fingers
+	awaited.delete(task.id);
 	const time = row.querySelector('time');
 	time.dateTime = task.updated_at;
 	time.textContent = new Date(task.updated_at).toLocaleTimeString();
@@ -83,18 +86,25 @@ async function call(name, task) {
 async function write(name, task) {
 	try {
 		await call(name, task);
+		if (poller.state === 'stopped') notify('wait', 'Saved. It will show when polling resumes.');
 		return true;
 	} catch (error) {
-		notify('failed', `Not saved: ${error.message}.`, 6000);
+		notify('failed', `Not saved: ${error.message}.`);
 		return false;
 	} finally {
 		poller.pollNow();
 	}
 }
 
+let adding = false;
+
 $('add').addEventListener('submit', async (event) => {
 	event.preventDefault();
-	if (await write('save_task', { title: $('title').value })) $('title').value = '';
+	if (adding) return;
+	adding = true;
+	const title = $('title').value;
+	if ((await write('save_task', { title })) && $('title').value === title) $('title').value = '';
+	adding = false;
 });
 
 const idOf = (element) => Number(element.closest('tr').dataset.id);
@@ -107,7 +117,13 @@ function restore(id) {
 $('tasks').addEventListener('change', async ({ target }) => {
 	const id = idOf(target);
 	const task = target.matches('.done') ? { id, done: target.checked } : { id, title: target.value };
+	awaited.add(id);
 	if (!(await write('save_task', task))) restore(id);
+});
+
+/** Shows a title that has changed meanwhile. After an edit, "change" comes first. */
+$('tasks').addEventListener('focusout', ({ target }) => {
+	if (target.matches('.title') && !awaited.has(idOf(target))) target.value = target.title;
 });
 
 $('tasks').addEventListener('click', ({ target }) => {
@@ -117,7 +133,7 @@ $('tasks').addEventListener('click', ({ target }) => {
 $('tasks').addEventListener('keydown', ({ target, key }) => {
 	if (!target.matches('.title')) return;
 	if (key === 'Enter') target.blur();
-	else if (key === 'Escape') target.value = tasks.row({ id: idOf(target) }).title;
+	else if (key === 'Escape') target.value = target.title;
 });
 
 /** Changes random tasks, without telling the poller. */
@@ -139,7 +155,7 @@ async function askTooOften() {
 for (const [id, work] of Object.entries({ noise: makeNoise, hurry: askTooOften }))
 	$(id).addEventListener('click', async () => {
 		$(id).disabled = true;
-		await work().catch((error) => notify('failed', `${error.message}.`, 6000));
+		await work().catch((error) => notify('failed', `"${$(id).textContent}" has failed: ${error.message}.`));
 		$(id).disabled = false;
 	});
 
@@ -164,8 +180,8 @@ function onPoll(poll) {
 	polls.push({ time: Date.now(), interval: poll.interval, kind });
 	if (kind === 'ok' || kind === 'same') {
 		synced ||= !poll.more;
-		if (trouble) quiet();
-	} else if (poll.status !== 410) showTrouble(poll);
+		trouble = null;
+	} else if (poll.status !== 410) trouble = troubleOf(poll);
 	show();
 }
 
@@ -173,15 +189,18 @@ function onReset() {
 	tasks.clear();
 	dropAll();
 	synced = false;
-	notify('wait', 'The cursor had expired: the copy was dropped, and the table is read again.', 6000);
+	notify('wait', 'The cursor had expired: the copy was dropped, and the table is read again.');
 }
 
-function showTrouble({ status, error }) {
-	if (error.fatal) notify('failed', `Polling has stopped: ${error.message}.`);
-	else if (status === 429) notify('limited', 'Too many requests.');
-	else if (status === 0) notify('failed', 'Offline: the server does not answer.');
-	else notify('failed', `The server has a problem: ${error.message}.`);
-	trouble = error.fatal ? 'stopped' : status === 429 ? 'limited' : 'offline';
+function troubleOf({ status, error }) {
+	const { message, reason } = error;
+	if (error.fatal) {
+		const text = ['Polling has stopped:', `${message}.`, reason, 'Resume tries again.'].filter(Boolean).join(' ');
+		return { pill: 'stopped', state: 'failed', text };
+	}
+	if (status === 429) return { pill: 'rate limited', state: 'limited', text: 'Too many requests.' };
+	if (status === 0) return { pill: 'offline', state: 'failed', text: 'Offline: the server does not answer.' };
+	return { pill: 'error', state: 'failed', text: `The server has a problem: ${message}.` };
 }
 
 const poller = new Poller({
@@ -200,22 +219,28 @@ const poller = new Poller({
 
 // ---- notices ----
 
-let trouble = null; // why polling does not work: "limited", "offline" or "stopped"
-let noticeTimer;
+let trouble = null; // why polling does not work: { pill, state, text }
+let message = null; // what is said for a time: { state, text }
+let messageTimer;
 
-/** Shows a notice, for a time or until quiet(). */
-function notify(state, text, time) {
-	clearTimeout(noticeTimer);
-	$('notice').dataset.state = state;
-	$('notice').hidden = false;
-	$('notice-text').textContent = text;
-	if (time) noticeTimer = setTimeout(quiet, time);
+function notify(state, text) {
+	say({ state, text });
+	clearTimeout(messageTimer);
+	messageTimer = setTimeout(say, 6000, null);
 }
 
-function quiet() {
-	trouble = null;
-	$('notice').hidden = true;
-	$('notice-text').textContent = '';
+function say(what) {
+	message = what;
+	showNotice();
+}
+
+/** A message, and what the trouble is, if there is any */
+function showNotice() {
+	const notices = [message, trouble].filter(Boolean);
+	const text = notices.map((notice) => notice.text).join(' ');
+	$('notice').hidden = !text;
+	if (text) $('notice').dataset.state = notices[0].state;
+	if ($('notice-text').textContent !== text) $('notice-text').textContent = text; // it is read out
 }
 
 // ---- showing ----
@@ -226,9 +251,9 @@ function inSeconds(time) {
 
 function show() {
 	const stopped = poller.state === 'stopped';
-	const state = trouble ?? (stopped ? 'paused' : 'live');
-	$('state').textContent = { limited: 'rate limited', offline: 'offline' }[state] ?? state;
-	$('state').dataset.state = { live: 'live', limited: 'limited', paused: 'wait' }[state] ?? 'failed';
+	const { pill, state } = trouble ?? (stopped ? { pill: 'paused', state: 'wait' } : { pill: 'live', state: 'live' });
+	$('state').textContent = pill;
+	$('state').dataset.state = state;
 	$('pause').textContent = stopped ? 'Resume' : 'Pause';
 	$('now').disabled = stopped;
 	$('interval').textContent = `interval ${(poller.interval / 1000).toFixed(2)} s`;
@@ -237,6 +262,7 @@ function show() {
 	for (const [kind, count] of Object.entries(counts)) $(kind).textContent = number.format(count);
 	$('received').textContent = bytes(received);
 	$('saved').textContent = bytes(saved);
+	showNotice();
 	showCountdown();
 	drawChart($('chart'), polls);
 }
@@ -253,7 +279,7 @@ $('now').addEventListener('click', () => poller.pollNow());
 $('pause').addEventListener('click', () => {
 	if (poller.state === 'stopped') poller.start();
 	else poller.stop();
-	quiet();
+	trouble = message = null;
 	show();
 });
 for (const mode of document.querySelectorAll('[name=mode]'))

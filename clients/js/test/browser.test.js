@@ -88,6 +88,10 @@ test('what one page writes comes to the other', async () => {
 	assert.deepEqual(await titles(one), []);
 });
 
+test('the root leads to the page', async () => {
+	await live(await openPage('/'));
+});
+
 test('a title that is being edited is not changed under the fingers', async () => {
 	const { id } = await save({ title: 'mine' });
 	const page = await openPage();
@@ -97,6 +101,37 @@ test('a title that is being edited is not changed under the fingers', async () =
 	assert.deepEqual(await titles(page), ['half of a new tit']);
 	await page.press('#tasks .title', 'Escape');
 	assert.deepEqual(await titles(page), ['mine']);
+});
+
+test('a title that has changed meanwhile is shown when it is left', async () => {
+	const { id } = await save({ title: 'old' });
+	const page = await openPage();
+	await page.focus('#tasks .title');
+	await save({ id, title: 'new' });
+	await page.locator('#tasks .title[title=new]').waitFor();
+	assert.deepEqual(await titles(page), ['old']);
+	await page.focus('#title');
+	assert.deepEqual(await titles(page), ['new']);
+	await page.fill('#tasks .title', 'newer');
+	await page.focus('#title');
+	assert.deepEqual(await titles(page), ['newer']);
+});
+
+test('a task is added once, and what is typed meanwhile stays', async () => {
+	const page = await openPage();
+	await live(page);
+	let answer;
+	const held = new Promise((resolve) => (answer = resolve));
+	await page.route('**/rpc/save_task', (route) => held.then(() => route.continue()));
+	await page.fill('#title', 'once');
+	for (let i = 0; i < 3; i++) await page.click('text=Add');
+	await page.fill('#title', 'the next');
+	answer();
+	await until('the row is there', async () => (await titles(page)).length > 0);
+	assert.equal(await page.inputValue('#title'), 'the next');
+	await page.click('text=Add');
+	await until('both are there', async () => (await titles(page)).join() === 'the next,once');
+	await until('the field is empty', async () => (await page.inputValue('#title')) === '');
 });
 
 test('what the server refuses is said, and undone', async () => {
@@ -181,11 +216,46 @@ test('the server goes away and comes back', async () => {
 	await page.locator('#state', { hasText: 'offline' }).waitFor();
 	await page.locator('#notice', { hasText: /Next try in/ }).waitFor();
 	await picture(page, 'offline');
+	await page.fill('#title', 'lost');
+	await page.click('text=Add');
+	await notice(page, /Not saved: .*Offline: /);
+	assert.equal(await page.inputValue('#title'), 'lost');
+	await page.click('#hurry');
+	await notice(page, '"Ask too often" has failed: ');
 	gateway = await Gateway.start(database.name, gateway.port);
 	await page.click('#now');
 	await live(page);
 	await save({ title: 'after it' });
 	await page.click('#now');
+	await until('the row is there', async () => (await titles(page)).length === 1);
+});
+
+test('the database goes away: it is not the page that is offline', async () => {
+	const page = await openPage();
+	await live(page);
+	await database.allowConnections(false);
+	try {
+		await notice(page, 'The server has a problem: ');
+		await page.locator('#state', { hasText: 'error' }).waitFor();
+	} finally {
+		await database.allowConnections(true);
+	}
+	await live(page);
+	await page.locator('#notice').waitFor({ state: 'hidden' });
+});
+
+test('polling stops where it cannot go on: the page says why, and may try again', async (t) => {
+	const page = await openPage();
+	await live(page);
+	t.after(() => database.sql('GRANT SELECT ON tasks TO demo_web'));
+	await database.sql('REVOKE SELECT ON tasks FROM demo_web');
+	await save({ title: 'unseen' });
+	await notice(page, /Polling has stopped: .*\. Resume tries again\./);
+	await page.locator('#state', { hasText: 'stopped' }).waitFor();
+	await database.sql('GRANT SELECT ON tasks TO demo_web');
+	await page.click('#pause');
+	await live(page);
+	await page.locator('#notice').waitFor({ state: 'hidden' });
 	await until('the row is there', async () => (await titles(page)).length === 1);
 });
 
@@ -197,7 +267,10 @@ test('pause and noise', async () => {
 	await page.click('#noise');
 	await until('there is noise', async () => (await database.sql('SELECT done FROM tasks')) === 't');
 	assert.equal(await page.locator('tr.finished').count(), 0);
+	await page.check('.done');
+	await notice(page, 'Saved. It will show when polling resumes.');
 	await page.click('#pause');
+	await page.locator('#notice').waitFor({ state: 'hidden' });
 	await page.locator('tr.changed').first().waitFor();
 	await until('it is quiet again', () => page.isEnabled('#noise'));
 });

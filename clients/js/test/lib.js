@@ -24,14 +24,14 @@ async function psql(...args) {
 	return stdout.trim();
 }
 
-/** A gateway, with the files of this folder. Port 0: any. */
+/** A gateway, with the files of a folder. Port 0: any. */
 export class Gateway {
-	static async start(database, port = 0) {
+	static async start(database, port = 0, files = folder) {
 		const gateway = new Gateway();
 		gateway.process = spawn(
 			process.env.POLL_GATEWAY_BIN,
 			[
-				...['--listen', `127.0.0.1:${port}`, '--static', folder],
+				...['--listen', `127.0.0.1:${port}`, '--static', files],
 				...['--function', 'api.save_task', '--function', 'api.delete_task'],
 				...['--dbname', `dbname=${database} user=demo_web`],
 			],
