@@ -28,15 +28,41 @@ CREATE TABLE poll.shape (
 );
 COMMENT ON TABLE poll.shape IS 'the columns and the key of each feed, as they were after the last DDL (dumped)';
 
-CREATE TABLE poll.change (
+CREATE TABLE poll.change_0 (
 	channel bigint NOT NULL,
 	xid xid8 NOT NULL,
 	version bigint NOT NULL,
 	count integer NOT NULL,
 	entries bytea NOT NULL
+) WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX change_0_idx ON poll.change_0 (channel, xid, version);
+COMMENT ON TABLE poll.change_0 IS 'change log, a segment: chunks of (operation, key) by channel, top-level transaction and version (not dumped)';
+CREATE TABLE poll.change_1 (LIKE poll.change_0) WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX change_1_idx ON poll.change_1 (channel, xid, version);
+COMMENT ON TABLE poll.change_1 IS 'change log, a segment; see poll.change_0';
+CREATE TABLE poll.change_2 (LIKE poll.change_0) WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX change_2_idx ON poll.change_2 (channel, xid, version);
+COMMENT ON TABLE poll.change_2 IS 'change log, a segment; see poll.change_0';
+
+CREATE VIEW poll.change AS
+SELECT 0 AS segment, c.* FROM poll.change_0 c UNION ALL
+SELECT 1 AS segment, c.* FROM poll.change_1 c UNION ALL
+SELECT 2 AS segment, c.* FROM poll.change_2 c;
+COMMENT ON VIEW poll.change IS 'the change log, for superusers who look for something';
+
+CREATE TABLE poll.segment (
+	id integer PRIMARY KEY,
+	state text NOT NULL,
+	since timestamptz NOT NULL,
+	x xid8 NOT NULL,
+	p xid8[] NOT NULL,
+	retained timestamptz
 );
-CREATE INDEX change_idx ON poll.change (channel, xid, version);
-COMMENT ON TABLE poll.change IS 'change log: chunks of (operation, key) by channel, top-level transaction and version (not dumped)';
+COMMENT ON TABLE poll.segment IS 'the segments of the change log, in turn empty, current, filled, closed, trimmed since when; all below x but for p is covered: of a closed one its rows, which end at the time retained, of others those that it had before (not dumped)';
+INSERT INTO poll.segment VALUES
+	(0, 'current', pg_catalog.clock_timestamp(), '1', '{}', NULL),
+	(1, 'empty', pg_catalog.clock_timestamp(), '1', '{}', NULL),
+	(2, 'empty', pg_catalog.clock_timestamp(), '1', '{}', NULL);
 
 CREATE TABLE poll.epoch (
 	value bigint NOT NULL,
@@ -104,7 +130,13 @@ CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.feed
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.shape
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
-CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change_0
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change_1
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.change_2
+	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
+CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.segment
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.tick
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
@@ -114,7 +146,10 @@ CREATE TRIGGER local_only BEFORE INSERT OR UPDATE OR DELETE ON poll.rate_policy
 	FOR EACH ROW EXECUTE FUNCTION poll.local_only();
 ALTER TABLE poll.feed ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.shape ENABLE ALWAYS TRIGGER local_only;
-ALTER TABLE poll.change ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.change_0 ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.change_1 ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.change_2 ENABLE ALWAYS TRIGGER local_only;
+ALTER TABLE poll.segment ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.tick ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.epoch ENABLE ALWAYS TRIGGER local_only;
 ALTER TABLE poll.rate_policy ENABLE ALWAYS TRIGGER local_only;
@@ -258,6 +293,37 @@ AS 'MODULE_PATHNAME', 'poll_ext_cursor_info'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION poll.cursor_info(text) IS
 'What a cursor says, for the curious: complete, cut or full sync; everything below next_xid was seen but for open_xids, and of at_xid all up to at_version; lsn: where the server was that cut it; last_key: of a full sync; current: is it of this log? Errors: PT400.';
+
+--
+-- Retention.
+--
+
+CREATE FUNCTION poll.trim(older_than interval DEFAULT NULL,
+	OUT segment integer, OUT state text, OUT bytes bigint, OUT action text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'poll_ext_trim'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 3;
+COMMENT ON FUNCTION poll.trim(interval) IS
+'What the background worker does each second: takes each segment of the change log one step on, once the changes in it are older than that (default: poll_ext.retention). A step is in force when the transaction commits, so repeat it until nothing is done. action: begun, closed, trimmed, emptied; or why not: too young, waiting for writers, in use; null: there is nothing to do. Cursors that have not seen what is trimmed have expired. Errors: 55P03 another session is at it, 22008.';
+
+CREATE VIEW poll.stat_log AS
+SELECT s.id AS segment,
+	   s.state,
+	   s.since,
+	   pg_catalog.pg_total_relation_size(c.oid) AS bytes,
+	   ARRAY(SELECT coalesce(l.pid::text, 'prepared ' || x.gid)
+			   FROM pg_catalog.pg_locks l
+			   JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+			   LEFT JOIN pg_catalog.pg_prepared_xacts x
+					ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction::text
+			  WHERE l.relation = c.oid AND l.granted AND l.mode IN ('RowExclusiveLock', 'AccessShareLock')
+				AND s.state IN ('filled', 'trimmed')
+			  ORDER BY 1) AS waits_for,
+	   CASE WHEN s.state = 'closed' THEN s.retained END AS changes_until
+  FROM poll.segment s
+  JOIN pg_catalog.pg_class c ON c.oid = ('poll.change_' || s.id)::regclass;
+COMMENT ON VIEW poll.stat_log IS
+'The segments of the change log: current is the one that is written; waits_for: process ids of sessions, and prepared transactions, that a filled or trimmed one waits for; changes_until: when the last change in a closed one was visible';
 
 --
 -- Rate limits.
@@ -450,7 +516,8 @@ ALTER EVENT TRIGGER poll_ddl_rewrite ENABLE ALWAYS;
 -- Privileges.  Whoever may SELECT from a table may poll it; the functions check.
 --
 
-REVOKE ALL ON poll.feed, poll.shape, poll.change, poll.tick, poll.epoch, poll.rate_policy FROM PUBLIC;
+REVOKE ALL ON poll.feed, poll.shape, poll.change_0, poll.change_1, poll.change_2, poll.change, poll.segment,
+	poll.tick, poll.epoch, poll.rate_policy FROM PUBLIC;
 REVOKE ALL ON SEQUENCE poll.feed_id_seq FROM PUBLIC;
 GRANT USAGE ON SCHEMA poll TO PUBLIC;
 GRANT SELECT ON poll.feeds, poll.rate_policies TO PUBLIC;
@@ -460,6 +527,6 @@ REVOKE ALL ON FUNCTION poll.rate_check(text, text, integer), poll.rate_peek(text
 	poll.rate_reset(text, text), poll.set_rate_policy(text, integer, interval, text, integer),
 	poll.drop_rate_policy(text), poll.rate_counters(), poll.respond(jsonb),
 	poll.pgrst_poll(text[], text, timestamptz, integer, jsonb, text),
-	poll.pgrst_pre_request(jsonb, text, text, text) FROM PUBLIC;
-GRANT SELECT ON poll.stat_rate TO pg_read_all_stats;
+	poll.pgrst_pre_request(jsonb, text, text, text), poll.trim(interval) FROM PUBLIC;
+GRANT SELECT ON poll.stat_rate, poll.stat_log TO pg_read_all_stats;
 GRANT EXECUTE ON FUNCTION poll.rate_counters() TO pg_read_all_stats;

@@ -7,9 +7,11 @@
  *		src/ddl.c		TRUNCATE, partitions and DDL
  *		src/shape.c		what a feed shows, to notice when that changes
  *		src/changelog.c	the change log, in chunks
+ *		src/segment.c	the segments of the log, and how old ones are trimmed
  *		src/cursor.c	the cursor: which changes a client has seen
+ *		src/trim.c		poll.trim(): retention
  *		src/tick.c		from a time to a cursor
- *		src/worker.c	the background worker that writes the last tick
+ *		src/worker.c	the background worker that writes the last tick, and trims
  *		src/snapshot.c	the snapshot that a poll runs under
  *		src/changes.c	from a cursor to a page of changes
  *		src/fullsync.c	the table itself, for a client without a cursor
@@ -60,6 +62,7 @@
 #include "pgrst.h"
 #include "policy.h"
 #include "reader.h"
+#include "segment.h"
 #include "shmem.h"
 #include "tick.h"
 
@@ -76,6 +79,7 @@ relation_changed(Datum arg, Oid relid)
 	poll_capture_invalidate(relid);
 	poll_reader_invalidate(relid);
 	poll_policy_invalidate(relid);
+	poll_segment_invalidate(relid);
 }
 
 static void

@@ -156,10 +156,10 @@ SELECT count(*) AS all_keys, count(DISTINCT version) AS versions, bool_and(chang
 -- a look that finds nothing is remembered: then no function looks into the log until somebody writes
 CREATE FUNCTION looks(query text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-	before bigint := (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change'::regclass);
+	before bigint := (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change_0'::regclass);
 BEGIN
 	EXECUTE query;
-	RETURN (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change'::regclass) - before;
+	RETURN (SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'poll.change_0'::regclass) - before;
 END
 $$;
 SELECT poll.current_cursor('{a}') AS c1 \gset

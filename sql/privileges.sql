@@ -36,7 +36,7 @@ SELECT * FROM poll.change;
 SELECT * FROM poll.epoch;
 SELECT * FROM poll.tick;
 SELECT * FROM poll.shape;
-INSERT INTO poll.change VALUES (1, '1', 1, 1, '');
+INSERT INTO poll.change_0 VALUES (1, '1', 1, 1, '');
 RESET ROLE;
 
 -- it takes USAGE of the schema, and SELECT of every column

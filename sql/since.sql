@@ -69,25 +69,4 @@ SELECT poll.poll('{nowhere}', since => :'tracked');
 SELECT poll.track('other');
 SELECT poll.poll('{t,other}', since => :'tracked');
 
--- lift: a cursor of a silent feed moves on at the ten-minute mark, and all to the same
-INSERT INTO other VALUES (0);
-SELECT poll.current_cursor('{other}') AS c \gset
-SELECT next_xid AS x FROM poll.cursor_info(:'c') \gset
-INSERT INTO t VALUES (5), (6);
-SELECT poll.poll('{other}', :'c')->>'cursor' = :'c' AS same;
-TRUNCATE poll.tick;
-INSERT INTO poll.tick VALUES (now() - interval '10 min 6 s', pg_snapshot_xmax(pg_current_snapshot()), '{}')
-	RETURNING x AS tick \gset
-\c
-SELECT p->>'cursor' AS lifted, p->'changes' AS changes FROM poll.poll('{other}', :'c') p \gset
-SELECT next_xid > :'x'::xid8 AS lifted, next_xid = :'tick'::xid8 AS to_the_tick, open_xids
-  FROM poll.cursor_info(:'lifted');
-SELECT :'lifted' = poll.current_cursor('{other}') AS same_for_all,
-	   :'lifted' = poll.poll('{other}', :'lifted')->>'cursor' AS once,
-	   :'lifted' = cursor AS now
-  FROM poll.changes('other', 'now');
-INSERT INTO other VALUES (1);
-SELECT op, key FROM poll.changes('other', :'lifted');
-SELECT op, key FROM poll.changes('other', :'c');
-
 DROP TABLE t, other;

@@ -62,8 +62,9 @@
 typedef struct PollRelations
 {
 	bool		valid;
-	Oid			change;
-	Oid			change_index;
+	Oid			change[POLL_SEGMENTS];
+	Oid			change_index[POLL_SEGMENTS];
+	Oid			segment;
 	Oid			feed;
 	Oid			epoch;
 	Oid			tick;
@@ -150,8 +151,16 @@ get_relations(void)
 		uint64		before = invalidations;
 		Oid			nspid = get_namespace_oid(POLL_SCHEMA, true);
 
-		new.change = find_relation(nspid, "change");
-		new.change_index = find_relation(nspid, "change_idx");
+		for (int i = 0; i < POLL_SEGMENTS; i++)
+		{
+			char		name[NAMEDATALEN];
+
+			snprintf(name, sizeof(name), "change_%d", i);
+			new.change[i] = find_relation(nspid, name);
+			snprintf(name, sizeof(name), "change_%d_idx", i);
+			new.change_index[i] = find_relation(nspid, name);
+		}
+		new.segment = find_relation(nspid, "segment");
 		new.feed = find_relation(nspid, "feed");
 		new.epoch = find_relation(nspid, "epoch");
 		new.tick = find_relation(nspid, "tick");
@@ -170,19 +179,31 @@ bool
 poll_catalog_exists(void)
 {
 	return relations.valid ||
-		OidIsValid(get_relname_relid("change", get_namespace_oid(POLL_SCHEMA, true)));
+		OidIsValid(get_relname_relid("segment", get_namespace_oid(POLL_SCHEMA, true)));
 }
 
 Oid
-poll_catalog_change(void)
+poll_catalog_change(int segment)
 {
-	return get_relations()->change;
+	return get_relations()->change[segment];
 }
 
 Oid
-poll_catalog_change_index(void)
+poll_catalog_change_index(int segment)
 {
-	return get_relations()->change_index;
+	return get_relations()->change_index[segment];
+}
+
+Oid
+poll_catalog_segment(void)
+{
+	return get_relations()->segment;
+}
+
+bool
+poll_catalog_is_segment(Oid relid)
+{
+	return !OidIsValid(relid) || !relations.valid || relid == relations.segment;
 }
 
 Oid
@@ -495,6 +516,15 @@ poll_ext_local_only(PG_FUNCTION_ARGS)
 						   trigdata->tg_newtuple : trigdata->tg_trigtuple);
 }
 
+static bool
+is_log(Oid relid)
+{
+	for (int i = 0; i < POLL_SEGMENTS; i++)
+		if (relid == relations.change[i] || relid == relations.change_index[i])
+			return true;
+	return false;
+}
+
 /* A relcache callback: marks, and reads nothing. */
 bool
 poll_catalog_invalidate(Oid relid)
@@ -502,8 +532,7 @@ poll_catalog_invalidate(Oid relid)
 	invalidations++;
 	if (!OidIsValid(relid) || !relations.valid ||
 		relid == relations.feed || relid == relations.epoch ||
-		relid == relations.change || relid == relations.change_index ||
-		relid == relations.tick || relid == relations.tick_index)
+		relid == relations.tick || relid == relations.tick_index || is_log(relid))
 	{
 		relations.valid = false;
 		registry_stale = true;

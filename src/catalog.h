@@ -13,6 +13,9 @@
 
 #define POLL_SCHEMA		"poll"
 
+/* The change log is in so many tables: see segment.c. */
+#define POLL_SEGMENTS	3
+
 typedef struct PollFeed
 {
 	int64		id;				/* hash key; never reused; the feed's channel */
@@ -31,11 +34,12 @@ typedef struct PollFeed
 extern bool poll_catalog_exists(void);
 
 /* Errors if it is not. */
-extern Oid	poll_catalog_change(void);
-extern Oid	poll_catalog_change_index(void);
+extern Oid	poll_catalog_change(int segment);
+extern Oid	poll_catalog_change_index(int segment);
 extern Oid	poll_catalog_feed(void);
 extern Oid	poll_catalog_tick(void);
 extern Oid	poll_catalog_tick_index(void);
+extern Oid	poll_catalog_segment(void);
 extern Oid	poll_catalog_rate_policy(void);
 extern Oid	poll_catalog_shape(void);
 
@@ -75,6 +79,9 @@ extern const pg_uuid_t *poll_catalog_secret(void);
 extern char *poll_catalog_table_name(Oid relid);
 
 extern Oid	poll_catalog_owner(Oid relid);
+
+/* Is it poll.segment, or perhaps?  For the relcache callback. */
+extern bool poll_catalog_is_segment(Oid relid);
 
 /* Called by the relcache callback; true if the registry itself is stale. */
 extern bool poll_catalog_invalidate(Oid relid);

@@ -2,8 +2,8 @@
  * changelog.c
  *		The change log: chunks of entries, written and read.
  *
- *		poll.change (channel int8, xid xid8, version int8, count int4,
- *					 entries bytea)			index (channel, xid, version)
+ *		poll.change_N (channel int8, xid xid8, version int8, count int4,
+ *					   entries bytea)			index (channel, xid, version)
  *
  * A row of the log is a chunk: up to POLL_CHUNK_ENTRIES changes that one
  * transaction made in one channel, in some 2 kB.  Entry i of a chunk has
@@ -19,15 +19,15 @@
  * index descent, not a walk over its chunks.  Under SERIALIZABLE nothing is
  * skipped: there it is the look at the heap that finds conflicts.
  *
- * Locking: writers hold ROW EXCLUSIVE and readers ACCESS SHARE on the log
- * until their transactions end.
+ * The log is in several tables, segments, of which one is written (segment.c
+ * has the locks, too).  A transaction may have entries in two of them, so a
+ * reader merges what it finds.
  */
 #include "postgres.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/nbtree.h"
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
@@ -42,6 +42,7 @@
 #include "catalog.h"
 #include "changelog.h"
 #include "compat.h"
+#include "segment.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "varint.h"
@@ -74,18 +75,18 @@ poll_entry_append(StringInfo buf, PollOp op, const char *key, int keylen)
  * on the first columns, and no need for all that a catalog's indexes can be.
  */
 static void
-insert_chunk(Relation rel, HeapTuple tuple, Datum *values, bool *isnull)
+insert_chunk(Relation rel, Oid index_oid, HeapTuple tuple, Datum *values, bool *isnull)
 {
 	List	   *indexes = RelationGetIndexList(rel);
 	Relation	index;
 
-	if (list_length(indexes) != 1 || linitial_oid(indexes) != poll_catalog_change_index())
+	if (list_length(indexes) != 1 || linitial_oid(indexes) != index_oid)
 	{
 		CatalogTupleInsert(rel, tuple);
 		return;
 	}
 	simple_heap_insert(rel, tuple);
-	index = index_open(linitial_oid(indexes), RowExclusiveLock);
+	index = index_open(index_oid, RowExclusiveLock);
 	index_insert(index, values, isnull, &tuple->t_self, rel, UNIQUE_CHECK_NO, false, NULL);
 	index_close(index, NoLock);
 }
@@ -94,7 +95,8 @@ void
 poll_changelog_write(int64 channel, int count, const char *entries, int len)
 {
 	FullTransactionId xid = GetTopFullTransactionId();
-	Relation	rel = table_open(poll_catalog_change(), RowExclusiveLock);
+	Oid			index;
+	Relation	rel = poll_segment_open_current(&index);
 	Datum		values[NATTS_CHANGE];
 	bool		isnull[NATTS_CHANGE] = {0};
 	MemoryContext old;
@@ -137,7 +139,7 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	values[ANUM_CHANGE_ENTRIES - 1] = PointerGetDatum(data);
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-	insert_chunk(rel, tuple, values, isnull);
+	insert_chunk(rel, index, tuple, values, isnull);
 
 	MemoryContextSwitchTo(old);
 	if (pushed)
@@ -146,10 +148,9 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 }
 
 void
-poll_log_open(PollLog *log, Snapshot snapshot, const PollView *view)
+poll_log_open(PollLog *log, const PollCursor *cursor, Snapshot snapshot, const PollView *view)
 {
-	log->rel = table_open(poll_catalog_change(), AccessShareLock);
-	log->index = index_open(poll_catalog_change_index(), AccessShareLock);
+	log->n = poll_segment_open(cursor, log->heaps, log->indexes);
 	log->snapshot = snapshot;
 	log->view = view;
 }
@@ -157,20 +158,20 @@ poll_log_open(PollLog *log, Snapshot snapshot, const PollView *view)
 void
 poll_log_close(PollLog *log)
 {
-	index_close(log->index, NoLock);
-	table_close(log->rel, NoLock);
+	poll_segment_close(log->heaps, log->indexes, log->n);
 }
 
 PollLogScan *
-poll_log_scan_begin(PollLog *log, int64 channel, int feed)
+poll_log_scan_begin(PollLog *log, int segment, int64 channel, int feed)
 {
 	PollLogScan *scan = palloc0(sizeof(PollLogScan));
 
 	scan->log = log;
+	scan->index = log->indexes[segment];
 	scan->channel = channel;
 	scan->feed = feed;
-	scan->slot = table_slot_create(log->rel, NULL);
-	scan->scan = poll_compat_index_beginscan(log->rel, log->index, log->snapshot, NATTS_INDEX);
+	scan->slot = table_slot_create(log->heaps[segment], NULL);
+	scan->scan = poll_compat_index_beginscan(log->heaps[segment], scan->index, log->snapshot, NATTS_INDEX);
 	scan->scan->xs_want_itup = true;
 	return scan;
 }
@@ -241,13 +242,11 @@ poll_log_scan_seek_after(PollLogScan *scan, uint64 xid, int64 version)
 static uint64
 next_finished(PollLogScan *scan, ScanDirection direction)
 {
-	Relation	index = scan->log->index;
-
 	while (index_getnext_tid(scan->scan, direction) != NULL)
 	{
 		bool		isnull;
 		Datum		value = index_getattr(scan->scan->xs_itup, ANUM_CHANGE_XID,
-										  RelationGetDescr(index), &isnull);
+										  RelationGetDescr(scan->index), &isnull);
 		uint64		xid = U64FromFullTransactionId(DatumGetFullTransactionId(value));
 
 		CHECK_FOR_INTERRUPTS();
@@ -330,14 +329,20 @@ poll_log_end(const PollLog *log)
 uint64
 poll_log_last(PollLog *log, int64 channel)
 {
-	PollLogScan *scan = poll_log_scan_begin(log, channel, 0);
-	uint64		xid;
+	uint64		last = 0;
 
-	poll_log_scan_seek(scan, 0, poll_log_end(log));
-	do
+	for (int i = 0; i < log->n; i++)
 	{
-		xid = next_finished(scan, BackwardScanDirection);
-	} while (xid != 0 && !index_fetch_heap(scan->scan, scan->slot));
-	poll_log_scan_end(scan);
-	return xid;
+		PollLogScan *scan = poll_log_scan_begin(log, i, channel, 0);
+		uint64		xid;
+
+		poll_log_scan_seek(scan, last, poll_log_end(log));
+		do
+		{
+			xid = next_finished(scan, BackwardScanDirection);
+		} while (xid != 0 && !index_fetch_heap(scan->scan, scan->slot));
+		poll_log_scan_end(scan);
+		last = Max(last, xid);
+	}
+	return last;
 }

@@ -12,6 +12,7 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
+#include "catalog.h"
 #include "cursor.h"
 
 /* A chunk ends when either is reached: it then stays inline in its page. */
@@ -35,19 +36,24 @@ extern void poll_entry_append(StringInfo buf, PollOp op, const char *key, int ke
  */
 extern void poll_changelog_write(int64 channel, int count, const char *entries, int len);
 
-/* An open log, read under one snapshot. */
+/* The segments of the log that a cursor needs, open, and read under one snapshot. */
 typedef struct PollLog
 {
-	Relation	rel;
-	Relation	index;
+	int			n;
+	Relation	heaps[POLL_SEGMENTS];
+	Relation	indexes[POLL_SEGMENTS];
 	Snapshot	snapshot;
 	const PollView *view;
 } PollLog;
 
-/* A scan of one channel over a range of xids, and the entry that it is at. */
+/*
+ * A scan of one channel in one segment over a range of xids, and the entry that
+ * it is at.
+ */
 typedef struct PollLogScan
 {
 	PollLog    *log;
+	Relation	index;
 	int64		channel;
 	int			feed;			/* for the caller */
 	IndexScanDesc scan;
@@ -70,7 +76,11 @@ typedef struct PollLogScan
 	int			keylen;
 } PollLogScan;
 
-extern void poll_log_open(PollLog *log, Snapshot snapshot, const PollView *view);
+/*
+ * Opens what may have something that the cursor has not seen, or all; errors if
+ * what it has not seen is gone.
+ */
+extern void poll_log_open(PollLog *log, const PollCursor *cursor, Snapshot snapshot, const PollView *view);
 extern void poll_log_close(PollLog *log);
 
 /*
@@ -78,7 +88,7 @@ extern void poll_log_close(PollLog *log);
  * from <= xid < to, or those of one transaction from the chunk that holds the
  * first entry after version on (some before it included).
  */
-extern PollLogScan *poll_log_scan_begin(PollLog *log, int64 channel, int feed);
+extern PollLogScan *poll_log_scan_begin(PollLog *log, int segment, int64 channel, int feed);
 extern void poll_log_scan_seek(PollLogScan *scan, uint64 from, uint64 to);
 extern void poll_log_scan_seek_after(PollLogScan *scan, uint64 xid, int64 version);
 extern bool poll_log_scan_next(PollLogScan *scan);

@@ -24,9 +24,9 @@
 #include "error.h"
 #include "guc.h"
 #include "reader.h"
+#include "segment.h"
 #include "shmem.h"
 #include "snapshot.h"
-#include "tick.h"
 #include "varint.h"
 
 /* a hash table of the page's changes, by feed and key */
@@ -68,8 +68,8 @@ typedef struct PollScan
 	PollFeedSet *set;
 	const PollCursor *cursor;
 	PollLog		log;
-	PollLogScan **scans;		/* by feed and stream; NULL = not needed so
-								 * far */
+	PollLogScan **scans;		/* by feed, stream and segment; NULL = not
+								 * needed so far */
 	binaryheap *heap;			/* the scans that are at an entry */
 
 	int			max_rows;		/* 0 = only look whether there is any */
@@ -93,6 +93,12 @@ cmp_scans(Datum a, Datum b, void *arg)
 	return x->version < y->version ? 1 : x->version > y->version ? -1 : 0;
 }
 
+static int
+nscans(const PollScan *scan)
+{
+	return scan->set->n * POLL_MAX_STREAMS * scan->log.n;
+}
+
 static void
 scan_begin(PollScan *scan, PollFeedSet *set, const PollCursor *cursor,
 		   Snapshot snapshot, const PollView *view, int max_rows)
@@ -101,9 +107,9 @@ scan_begin(PollScan *scan, PollFeedSet *set, const PollCursor *cursor,
 	scan->set = set;
 	scan->cursor = cursor;
 	scan->max_rows = max_rows;
-	poll_log_open(&scan->log, snapshot, view);
-	scan->scans = palloc0(sizeof(PollLogScan *) * set->n * POLL_MAX_STREAMS);
-	scan->heap = binaryheap_allocate(set->n * POLL_MAX_STREAMS, cmp_scans, NULL);
+	poll_log_open(&scan->log, cursor, snapshot, view);
+	scan->scans = palloc0(sizeof(PollLogScan *) * nscans(scan));
+	scan->heap = binaryheap_allocate(Max(nscans(scan), 1), cmp_scans, NULL);
 	if (max_rows > 0)
 		scan->keys = keytab_create(CurrentMemoryContext, Min(max_rows, 256), NULL);
 	dlist_init(&scan->changes);
@@ -112,7 +118,7 @@ scan_begin(PollScan *scan, PollFeedSet *set, const PollCursor *cursor,
 static void
 scan_end(PollScan *scan)
 {
-	for (int i = 0; i < scan->set->n * POLL_MAX_STREAMS; i++)
+	for (int i = 0; i < nscans(scan); i++)
 		if (scan->scans[i])
 			poll_log_scan_end(scan->scans[i]);
 	poll_log_close(&scan->log);
@@ -124,16 +130,18 @@ has_logged(PollScan *scan, const PollMember *member, uint64 xid)
 {
 	bool		found = false;
 
-	for (int i = 0; i < member->nstreams && !found; i++)
+	for (int i = 0; i < member->nstreams; i++)
 	{
-		PollLogScan *probe;
-
 		if (poll_flushed_read(member->streams[i].channel) < xid)
 			continue;
-		probe = poll_log_scan_begin(&scan->log, member->streams[i].channel, 0);
-		poll_log_scan_seek_after(probe, xid, 0);
-		found = poll_log_scan_next(probe);
-		poll_log_scan_end(probe);
+		for (int j = 0; j < scan->log.n && !found; j++)
+		{
+			PollLogScan *probe = poll_log_scan_begin(&scan->log, j, member->streams[i].channel, 0);
+
+			poll_log_scan_seek_after(probe, xid, 0);
+			found = poll_log_scan_next(probe);
+			poll_log_scan_end(probe);
+		}
 	}
 	return found;
 }
@@ -272,43 +280,54 @@ merge(PollScan *scan)
 }
 
 static PollLogScan *
-scan_of(PollScan *scan, int feed, int stream)
+scan_of(PollScan *scan, int feed, int stream, int segment)
 {
-	PollLogScan **at = &scan->scans[feed * POLL_MAX_STREAMS + stream];
+	PollLogScan **at = &scan->scans[(feed * POLL_MAX_STREAMS + stream) * scan->log.n + segment];
 
 	if (*at == NULL)
-		*at = poll_log_scan_begin(&scan->log, scan->set->members[feed].streams[stream].channel, feed);
+		*at = poll_log_scan_begin(&scan->log, segment,
+								  scan->set->members[feed].streams[stream].channel, feed);
 	return *at;
+}
+
+/* The scan has been sought: to its first entry, if there is one. */
+static void
+add_scan(PollScan *scan, PollLogScan *at)
+{
+	if (next_unseen(scan, at))
+		binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
 }
 
 /* The transaction's entries in one channel, after the version. */
 static void
 seek_transaction(PollScan *scan, int feed, int stream, uint64 xid, int64 version)
 {
-	PollLogScan *at;
-
 	CHECK_FOR_INTERRUPTS();
 	if (poll_flushed_read(scan->set->members[feed].streams[stream].channel) < xid)
 		return;
-	at = scan_of(scan, feed, stream);
-	scan->nscanned++;
-	poll_log_scan_seek_after(at, xid, version);
-	if (next_unseen(scan, at))
-		binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
+	for (int i = 0; i < scan->log.n; i++)
+	{
+		PollLogScan *at = scan_of(scan, feed, stream, i);
+
+		scan->nscanned++;
+		poll_log_scan_seek_after(at, xid, version);
+		add_scan(scan, at);
+	}
 }
 
 /* One channel's entries with from <= xid < to. */
 static void
 seek_range(PollScan *scan, int feed, int stream, uint64 from, uint64 to)
 {
-	PollLogScan *at;
-
 	if (poll_stream_quiet(&scan->set->members[feed].streams[stream], from))
 		return;
-	at = scan_of(scan, feed, stream);
-	poll_log_scan_seek(at, from, to);
-	if (next_unseen(scan, at))
-		binaryheap_add_unordered(scan->heap, PointerGetDatum(at));
+	for (int i = 0; i < scan->log.n; i++)
+	{
+		PollLogScan *at = scan_of(scan, feed, stream, i);
+
+		poll_log_scan_seek(at, from, to);
+		add_scan(scan, at);
+	}
 }
 
 /*
@@ -448,10 +467,10 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	scan_begin(&scan, set, cursor, snapshot, view, max_rows);
 	stop = read_log(&scan);
 	scan_end(&scan);
-	/* not where a tick lifts the next cursor: others still come with this one */
+	/* not where the next cursor is lifted to: others still come with this one */
 	quiet_from = Max(cursor->x + (cursor->q == cursor->x ? 1 : 0), scan.last.xid + 1);
 	if (stop == POLL_STOP_COMPLETE)
-		scan.last.xid = poll_tick_lifted(scan.last.xid, snapshot, view);
+		scan.last.xid = poll_segment_lifted(scan.last.xid, view);
 
 	page->nchanges = scan.nchanges;
 	page->changes = palloc(sizeof(PollChange *) * Max(scan.nchanges, 1));

@@ -10,7 +10,10 @@
 #include "access/genam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "commands/tablecmds.h"
+#include "nodes/pg_list.h"
 #include "utils/acl.h"
+#include "utils/rel.h"
 #include "utils/snapshot.h"
 
 #if PG_VERSION_NUM < 150000
@@ -35,6 +38,20 @@ poll_compat_uses_schema(Oid nspid, Oid role)
 	return object_aclcheck(NamespaceRelationId, nspid, role, ACL_USAGE) == ACLCHECK_OK;
 #else
 	return pg_namespace_aclcheck(nspid, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+/* Truncates a table, for all who look at it from the end of the transaction on. */
+static inline void
+poll_compat_truncate(Relation rel)
+{
+	/* of none that a publication would have to know of */
+#if PG_VERSION_NUM >= 160000
+	ExecuteTruncateGuts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL,
+						DROP_RESTRICT, false, false);
+#else
+	ExecuteTruncateGuts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL,
+						DROP_RESTRICT, false);
 #endif
 }
 

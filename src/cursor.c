@@ -89,8 +89,8 @@ xid_lower_bound(const uint64 *xids, int n, uint64 xid)
 	return lo;
 }
 
-static bool
-xid_listed(const uint64 *xids, int n, uint64 xid)
+bool
+poll_xid_listed(const uint64 *xids, int n, uint64 xid)
 {
 	int			i = xid_lower_bound(xids, n, xid);
 
@@ -100,13 +100,13 @@ xid_listed(const uint64 *xids, int n, uint64 xid)
 bool
 poll_view_finished(const PollView *view, uint64 xid)
 {
-	return xid < view->xmax && !xid_listed(view->open, view->nopen, xid);
+	return xid < view->xmax && !poll_xid_listed(view->open, view->nopen, xid);
 }
 
 bool
 poll_cursor_lists(const PollCursor *cursor, uint64 xid)
 {
-	return xid_listed(cursor->p, cursor->np, xid);
+	return poll_xid_listed(cursor->p, cursor->np, xid);
 }
 
 bool

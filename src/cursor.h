@@ -63,6 +63,9 @@ typedef enum PollStop
 	POLL_STOP_CUT				/* the page was full */
 } PollStop;
 
+/* Is it in the sorted array? */
+extern bool poll_xid_listed(const uint64 *xids, int n, uint64 xid);
+
 /* Is this transaction finished, committed or not, for the view? */
 extern bool poll_view_finished(const PollView *view, uint64 xid);
 

@@ -35,6 +35,7 @@
 #include "feedset.h"
 #include "key.h"
 #include "scope.h"
+#include "segment.h"
 #include "shmem.h"
 
 /* looking up a list is tried so often while things change all the time */
@@ -483,4 +484,5 @@ poll_feedset_cursor(const PollFeedSet *set, text *str, PollCursor *cursor)
 				 errhint("Poll without a cursor for a full sync.")));
 	if (differs != 0)
 		other_request();
+	poll_segment_check(cursor);
 }

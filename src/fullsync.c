@@ -20,8 +20,8 @@
 #include "changes.h"
 #include "fullsync.h"
 #include "reader.h"
+#include "segment.h"
 #include "snapshot.h"
-#include "tick.h"
 
 void
 poll_position_now(PollCursor *cursor, const PollFeedSet *set,
@@ -31,14 +31,20 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 	uint64		last = 0;
 
 	memset(cursor, 0, sizeof(PollCursor));
-	poll_log_open(&log, snapshot, view);
+	poll_log_open(&log, NULL, snapshot, view);
 	for (int i = 0; i < set->n; i++)
 		for (int j = 0; j < set->members[i].nstreams; j++)
 			last = Max(last, poll_log_last(&log, set->members[i].streams[j].channel));
 	poll_log_close(&log);
 	if (lift)
-		last = poll_tick_lifted(last, snapshot, view);
-	poll_cursor_start(cursor, view, last);
+		last = poll_segment_lifted(last, view);
+	/* what was trimmed may have been the last */
+	poll_cursor_start(cursor, view, Max(last, poll_segment_trimmed_x() - 1));
+	if (!poll_segment_retained(cursor))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the snapshot of this transaction is older than the change log"),
+				 errhint("Poll again, in a new transaction.")));
 	if (cursor->cut)
 		cursor->lsn = poll_snapshot_position();
 	poll_feedset_stamp(set, cursor);
@@ -58,6 +64,7 @@ void
 poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 				   Snapshot snapshot, const PollView *view, int max_rows)
 {
+	poll_segment_check(cursor);
 	page->next = *cursor;
 	page->changes = palloc(sizeof(PollChange *) * max_rows);
 	while (page->next.sync_feed < (uint32) set->n && page->nchanges < max_rows)

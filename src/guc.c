@@ -17,6 +17,8 @@ char	   *poll_cors_origin = NULL;
 double		poll_debug_rate_clock = -1;
 int			poll_max_scan = 50000;
 int			poll_rate_entries = 65536;
+int			poll_retention = 86400;
+int			poll_rotate_size = 1024 * 1024;
 
 void
 poll_guc_install(void)
@@ -88,6 +90,29 @@ poll_guc_install(void)
 							65536, 0, 16777216,
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 							0, NULL, NULL, NULL);
+
+	/*
+	 * How long a cursor is good for: who has polled within this time misses
+	 * nothing.  The change log keeps up to one and a half times as much.
+	 */
+	DefineCustomIntVariable("poll_ext.retention",
+							"Sets how long changes are kept for clients that have not polled.",
+							"Later, they start again with a full sync.",
+							&poll_retention,
+							86400, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	/*
+	 * A segment of the change log that has become so large, index included,
+	 * makes room: the oldest one is trimmed before its time.  A full disk
+	 * would be worse.
+	 */
+	DefineCustomIntVariable("poll_ext.rotate_size",
+							"Sets the size of a segment of the change log at which the oldest one is trimmed early.",
+							"The log has three segments. 0: only retention counts.",
+							&poll_rotate_size,
+							1024 * 1024, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("poll_ext");
 }

@@ -11,6 +11,8 @@ extern PGDLLIMPORT char *poll_cors_origin;
 extern PGDLLIMPORT double poll_debug_rate_clock;
 extern PGDLLIMPORT int poll_max_scan;
 extern PGDLLIMPORT int poll_rate_entries;
+extern PGDLLIMPORT int poll_retention;	/* seconds */
+extern PGDLLIMPORT int poll_rotate_size;	/* kB; 0 = no bound */
 
 /* Called by _PG_init(). */
 extern void poll_guc_install(void);

@@ -19,6 +19,7 @@
 #include "error.h"
 #include "fullsync.h"
 #include "request.h"
+#include "segment.h"
 #include "snapshot.h"
 #include "tick.h"
 
@@ -190,7 +191,7 @@ poll_nothing_new(const PollRequest *request)
 	if (request->start != POLL_START_CURSOR || cursor->cut ||
 		GetActiveSnapshot()->takenDuringRecovery ||
 		!poll_feedset_quiet(request->set, cursor->x) ||
-		poll_tick_lift(GetActiveSnapshot()) > cursor->x)
+		poll_segment_lift() > cursor->x)
 		return false;
 	if (cursor->np == 0)
 		return true;

@@ -21,11 +21,6 @@
  * worker writes that (worker.c).  It is asked for once the changes are visible,
  * which can be long after the flush: a commit may wait for a standby, and what
  * was prepared becomes visible by COMMIT PREPARED, in any session.
- *
- * Lift.  The cursor of a silent feed would grow old and expire, though there is
- * nothing that it has missed.  So a complete poll moves X on to the newest tick
- * older than the last ten-minute mark: all clients to the same one, so that
- * they go on holding the same cursor.
  */
 #include "postgres.h"
 
@@ -37,6 +32,7 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -62,16 +58,16 @@
 /* how exactly the time of the last flush is kept */
 #define FLUSH_PRECISION	(USECS_PER_SEC / 10)
 
-#define LIFT_INTERVAL	(10 * USECS_PER_MINUTE)
-
-/* ticks are visible when this old, so that all find the same one */
-#define LIFT_DELAY		(5 * USECS_PER_SEC)
-
-/* what poll_tick_lift() found last */
-static TimestampTz lift_mark = 0;
-static uint64 lift_x;
-
 static ProcessUtility_hook_type prev_process_utility = NULL;
+
+static uint64
+tick_x(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return U64FromFullTransactionId(DatumGetFullTransactionId(heap_getattr(tuple, ANUM_TICK_X,
+																		   desc, &isnull)));
+}
 
 /* ---- writing ---- */
 
@@ -107,6 +103,23 @@ poll_tick_write(void)
 	table_close(rel, NoLock);
 	if (x > pg_atomic_read_u64(&database->tick_x))
 		pg_atomic_write_u64(&database->tick_x, x);
+}
+
+void
+poll_tick_trim(uint64 x)
+{
+	Relation	rel = table_open(poll_catalog_tick(), RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (tick_x(tuple, RelationGetDescr(rel)) < x)
+			CatalogTupleDelete(rel, &tuple->t_self);
+	}
+	systable_endscan(scan);
+	table_close(rel, NoLock);
 }
 
 /* Remembers that something was flushed about now. */
@@ -203,15 +216,6 @@ find_tick(Relation rel, Snapshot snapshot, TimestampTz at)
 	return tuple;
 }
 
-static uint64
-tick_x(HeapTuple tuple, TupleDesc desc)
-{
-	bool		isnull;
-
-	return U64FromFullTransactionId(DatumGetFullTransactionId(heap_getattr(tuple, ANUM_TICK_X,
-																		   desc, &isnull)));
-}
-
 bool
 poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor)
 {
@@ -248,31 +252,4 @@ poll_tick_newest(Snapshot snapshot)
 		at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_TICK_AT, RelationGetDescr(rel), &isnull));
 	table_close(rel, NoLock);
 	return at;
-}
-
-uint64
-poll_tick_lift(Snapshot snapshot)
-{
-	TimestampTz mark = GetCurrentTransactionStartTimestamp() - LIFT_DELAY;
-
-	mark -= mark % LIFT_INTERVAL;
-	if (mark != lift_mark)
-	{
-		Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
-		HeapTuple	tuple = find_tick(rel, snapshot, mark);
-
-		lift_x = tuple != NULL ? tick_x(tuple, RelationGetDescr(rel)) : 0;
-		lift_mark = mark;
-		table_close(rel, NoLock);
-	}
-	return lift_x;
-}
-
-uint64
-poll_tick_lifted(uint64 last, Snapshot snapshot, const PollView *view)
-{
-	uint64		lift = poll_tick_lift(snapshot);
-
-	/* an older snapshot may not show the tick */
-	return lift > last && lift <= view->xmax ? lift - 1 : last;
 }

@@ -25,6 +25,9 @@ extern void poll_tick_at_commit(void);
 /* Writes a tick. */
 extern void poll_tick_write(void);
 
+/* Deletes the ticks below x: what follows them has expired. */
+extern void poll_tick_trim(uint64 x);
+
 /*
  * Fills in x and p of the cursor from the newest tick at or before that time
  * that the snapshot shows; false if there is none.
@@ -33,11 +36,5 @@ extern bool poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor
 
 /* The time of the newest tick that the snapshot shows, or 0. */
 extern TimestampTz poll_tick_newest(Snapshot snapshot);
-
-/* The X that complete cursors are lifted to, or 0. */
-extern uint64 poll_tick_lift(Snapshot snapshot);
-
-/* The xid that a complete position is behind, or the one that it is lifted behind. */
-extern uint64 poll_tick_lifted(uint64 last, Snapshot snapshot, const PollView *view);
 
 #endif							/* POLL_TICK_H */

@@ -1,11 +1,12 @@
 /*
  * worker.c
- *		The background worker that closes a burst of changes.
+ *		The background worker that closes a burst of changes, and trims old ones.
  *
  * A writer that has committed starts one in its database, if there is none.  It
  * waits until nobody has flushed for a second, writes a tick (tick.c) and is
  * gone, so that it is never in the way of DROP DATABASE for longer than that
- * command waits.
+ * command waits.  Each second it takes the segments of the log a step on
+ * (segment.c): a log that nobody writes to does not grow, either.
  *
  * It holds a lease in shared memory, the time of its last sign of life; a
  * worker that could not be started, or died, is replaced when that has run
@@ -24,6 +25,7 @@
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -36,6 +38,7 @@
 #include "catalog.h"
 #include "shmem.h"
 #include "tick.h"
+#include "trim.h"
 #include "worker.h"
 
 #define QUIET_MS		1000
@@ -82,6 +85,43 @@ give_up_lease(int code, Datum arg)
 	pg_atomic_write_u64(&((PollDatabase *) DatumGetPointer(arg))->worker, 0);
 }
 
+/* Is the extension there, and will it stay until the end of the transaction? */
+static bool
+lock_extension(void)
+{
+	Oid			extension = get_extension_oid("poll_ext", true);
+
+	if (!OidIsValid(extension))
+		return false;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return get_extension_oid("poll_ext", true) == extension;
+}
+
+/* Does something in a transaction of its own; what is for pg_stat_activity. */
+static bool
+run(const char *what, bool (*something) (void))
+{
+	bool		result = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (lock_extension())
+	{
+		pgstat_report_activity(STATE_RUNNING, what);
+		result = something();
+	}
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return result;
+}
+
+static bool
+write_tick(void)
+{
+	poll_tick_write();
+	return true;
+}
+
 /*
  * Waits until nobody has flushed for a second, measured here, since the
  * server's clock may be set.
@@ -101,6 +141,11 @@ wait_for_quiet(PollDatabase *database)
 						 left, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		pg_atomic_write_u64(&database->worker, GetCurrentTimestamp());
 		INSTR_TIME_SET_CURRENT(now);
 		if (flushed != pg_atomic_read_u64(&database->flushed))
@@ -110,34 +155,9 @@ wait_for_quiet(PollDatabase *database)
 		}
 		INSTR_TIME_SUBTRACT(now, start);
 		left = QUIET_MS - (long) INSTR_TIME_GET_MILLISEC(now);
+		(void) run("trimming the change log", poll_trim_step);
 	}
 	return flushed;
-}
-
-/* Is the extension there, and will it stay until the end of the transaction? */
-static bool
-lock_extension(void)
-{
-	Oid			extension = get_extension_oid("poll_ext", true);
-
-	if (!OidIsValid(extension))
-		return false;
-	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-	return get_extension_oid("poll_ext", true) == extension;
-}
-
-static void
-write_tick(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	if (lock_extension())
-	{
-		pgstat_report_activity(STATE_RUNNING, "writing a tick");
-		poll_tick_write();
-	}
-	CommitTransactionCommand();
-	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 void
@@ -147,6 +167,7 @@ poll_ext_worker_main(Datum arg)
 	uint64		flushed;
 
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	/* no standby may keep it, and with it DROP DATABASE, waiting */
@@ -157,7 +178,9 @@ poll_ext_worker_main(Datum arg)
 	do
 	{
 		flushed = wait_for_quiet(database);
-		write_tick();
+		(void) run("writing a tick", write_tick);
+		while (run("trimming the change log", poll_trim_step))
+			;
 		pg_atomic_write_u64(&database->worker, 0);
 		pg_memory_barrier();
 	} while (pg_atomic_read_u64(&database->flushed) != flushed &&

@@ -1,0 +1,162 @@
+/*
+ * trim.c
+ *		Retention: the steps of the change log's segments, by the worker or by hand.
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "segment.h"
+#include "trim.h"
+
+/* waiting for longer than this is worth a line in the log, so often */
+#define PATIENCE		USECS_PER_MINUTE
+#define COMPLAIN_EVERY	(10 * USECS_PER_MINUTE)
+
+PG_FUNCTION_INFO_V1(poll_ext_trim);
+
+/* The age at which a segment is trimmed, in ms. */
+static int64
+trim_age(void)
+{
+	return (int64) poll_retention * 1000;
+}
+
+static const char *
+step_name(PollSegmentStep step)
+{
+	switch (step)
+	{
+		case POLL_STEP_BEGUN:
+			return "begun the next one";
+		case POLL_STEP_CLOSED:
+			return "closed";
+		case POLL_STEP_TRIMMED:
+			return "trimmed";
+		case POLL_STEP_EMPTIED:
+			return "emptied";
+		case POLL_STEP_YOUNG:
+			return "too young";
+		case POLL_STEP_WRITERS:
+			return "waiting for writers";
+		case POLL_STEP_IN_USE:
+			return "in use";
+		case POLL_STEP_NONE:
+			break;
+	}
+	return NULL;
+}
+
+/* ---- by the worker ---- */
+
+static void
+log_trimmed(const PollSegmentReport *report)
+{
+	ereport(LOG,
+			(errmsg("poll_ext has trimmed " UINT64_FORMAT " kB of the change log of database \"%s\"",
+					report->bytes / 1024, get_database_name(MyDatabaseId)),
+			 report->early ?
+			 errdetail("Clients that have not polled for less than poll_ext.retention start again, since the log has reached poll_ext.rotate_size.") : 0,
+			 report->early ? errhint("Raise poll_ext.rotate_size if there is room.") : 0));
+}
+
+static void
+log_waiting(int id, const PollSegmentReport *report)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (report->waiting < PATIENCE || now < last + COMPLAIN_EVERY)
+		return;
+	last = now;
+	ereport(LOG,
+			(errmsg("poll_ext cannot trim the change log of database \"%s\": segment %d is %s",
+					get_database_name(MyDatabaseId), id, step_name(report->step)),
+			 errdetail("It has been for " INT64_FORMAT " minutes.", report->waiting / USECS_PER_MINUTE),
+			 errhint("The view poll.stat_log has the sessions and prepared transactions that it waits for.")));
+}
+
+bool
+poll_trim_step(void)
+{
+	PollSegmentReport report[POLL_SEGMENTS];
+	bool		done = false;
+
+	if (!poll_segment_step(trim_age(), false, report))
+		return false;
+	for (int i = 0; i < POLL_SEGMENTS; i++)
+	{
+		switch (report[i].step)
+		{
+			case POLL_STEP_TRIMMED:
+				log_trimmed(&report[i]);
+				done = true;
+				break;
+			case POLL_STEP_BEGUN:
+			case POLL_STEP_CLOSED:
+			case POLL_STEP_EMPTIED:
+				done = true;
+				break;
+			case POLL_STEP_WRITERS:
+			case POLL_STEP_IN_USE:
+				log_waiting(i, &report[i]);
+				break;
+			default:
+				break;
+		}
+	}
+	return done;
+}
+
+/* ---- by hand ---- */
+
+/* The interval before now, in ms. */
+static int64
+interval_ms(Interval *interval)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz then =
+	DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now),
+											IntervalPGetDatum(interval)));
+
+	if (then > now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
+				 errmsg("the age must not be negative")));
+	return (now - then) / 1000;
+}
+
+/*
+ * poll.trim(older_than interval) returns setof (segment int, state text,
+ * bytes bigint, action text)
+ */
+Datum
+poll_ext_trim(PG_FUNCTION_ARGS)
+{
+	int64		age = PG_ARGISNULL(0) ? trim_age() : interval_ms(PG_GETARG_INTERVAL_P(0));
+	PollSegmentReport report[POLL_SEGMENTS];
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	PreventCommandIfReadOnly("poll.trim()");
+	InitMaterializedSRF(fcinfo, 0);
+	(void) poll_segment_step(age, true, report);
+	for (int i = 0; i < POLL_SEGMENTS; i++)
+	{
+		const char *action = step_name(report[i].step);
+		Datum		values[4];
+		bool		nulls[4] = {false, false, false, action == NULL};
+
+		values[0] = Int32GetDatum(i);
+		values[1] = CStringGetTextDatum(poll_segment_state_name(report[i].state));
+		values[2] = Int64GetDatum(report[i].bytes);
+		values[3] = action ? CStringGetTextDatum(action) : (Datum) 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
