@@ -311,11 +311,12 @@ SELECT s.id AS segment,
 	   s.state,
 	   s.since,
 	   pg_catalog.pg_total_relation_size(c.oid) AS bytes,
-	   ARRAY(SELECT coalesce(l.pid::text, 'prepared ' || x.gid)
+	   ARRAY(SELECT coalesce(l.pid::text, 'prepared ' || x.gid, 'prepared')
 			   FROM pg_catalog.pg_locks l
 			   JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
-			   LEFT JOIN pg_catalog.pg_prepared_xacts x
-					ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction::text
+			   LEFT JOIN (pg_catalog.pg_locks t
+						  JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid)
+					ON l.pid IS NULL AND t.pid IS NULL AND t.virtualtransaction = l.virtualtransaction
 			  WHERE l.relation = c.oid AND l.granted AND l.mode IN ('RowExclusiveLock', 'AccessShareLock')
 				AND s.state IN ('filled', 'trimmed')
 			  ORDER BY 1) AS waits_for,

@@ -376,6 +376,7 @@ typedef struct PollStepping
 	const PollSegments *before;
 	int64		age_ms;
 	TimestampTz now;
+	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
 
 static ArrayType *
@@ -500,7 +501,7 @@ trim_closed(PollStepping *self, int id, bool early)
 	if (!early && !is_old(self, &self->before->segments[id], self->age_ms))
 		return POLL_STEP_YOUNG;
 	set_state(self, id, POLL_SEGMENT_TRIMMED, NULL);
-	poll_tick_trim(self->before->segments[id].x);
+	self->horizon = Max(self->horizon, self->before->segments[id].x);
 	return POLL_STEP_TRIMMED;
 }
 
@@ -569,6 +570,7 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 	PollStepping self = {.age_ms = age_ms};
 	Oid			relid = poll_catalog_segment();
 	int			current;
+	int			next;
 	bool		large;
 
 	memset(report, 0, sizeof(PollSegmentReport) * POLL_SEGMENTS);
@@ -580,10 +582,15 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 	self.rel = table_open(relid, NoLock);
 	self.before = read_segments();
 	current = self.before->current;
+	next = (current + 1) % POLL_SEGMENTS;
 	large = is_large(segment_bytes(current));
 	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < POLL_SEGMENTS; i++)
-		step(&self, i, large && i == (current + 1) % POLL_SEGMENTS, &report[i]);
+		step(&self, i, large && i == next, &report[i]);
+	if (report[current].step == POLL_STEP_BEGUN)
+		report[next].state = POLL_SEGMENT_CURRENT;
+	if (self.horizon != 0)
+		poll_tick_trim(self.horizon);
 	PopActiveSnapshot();
 	table_close(self.rel, NoLock);
 	CommandCounterIncrement();
