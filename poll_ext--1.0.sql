@@ -76,10 +76,11 @@ INSERT INTO poll.epoch (value)
 CREATE TABLE poll.tick (
 	at timestamptz NOT NULL,
 	x xid8 NOT NULL,
-	p xid8[] NOT NULL
+	p xid8[] NOT NULL,
+	timeline integer NOT NULL
 );
 CREATE INDEX tick_idx ON poll.tick (at);
-COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those in p (not dumped)';
+COMMENT ON TABLE poll.tick IS 'what was visible when: all below x but for those in p; timeline: of the server that wrote it (not dumped)';
 
 CREATE TABLE poll.rate_policy (
 	endpoint text COLLATE "C" PRIMARY KEY CHECK (pg_catalog.length(endpoint) BETWEEN 1 AND 63),

@@ -10,6 +10,7 @@
  *		src/segment.c	the segments of the log, and how old ones are trimmed
  *		src/cursor.c	the cursor: which changes a client has seen
  *		src/trim.c		poll.trim(): retention
+ *		src/timeline.c	cursors from before a promotion
  *		src/tick.c		from a time to a cursor
  *		src/worker.c	the background worker that writes the last tick, and trims
  *		src/snapshot.c	the snapshot that a poll runs under

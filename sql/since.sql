@@ -23,7 +23,7 @@ SELECT poll.has_changes('{t}', :'tracked'::timestamptz);
 SELECT key FROM poll.changed_keys('t', :'tracked'::timestamptz);
 
 -- a change is found since any time up to the next tick, and not since that
-INSERT INTO poll.tick VALUES (clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot()), '{}')
+INSERT INTO poll.tick VALUES (clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot()), '{}', 1)
 	RETURNING at AS closed \gset
 SELECT op, key FROM poll.changes_since('t', :'closed');
 SELECT poll.has_changes('{t}', :'closed'::timestamptz);
@@ -33,11 +33,11 @@ SELECT poll.has_changes('{t}', :'tracked'::timestamptz);
 SELECT op, key FROM poll.changes_since('t', :'closed');
 BEGIN;
 INSERT INTO poll.tick VALUES (:'closed'::timestamptz + interval '1 us',
-	(pg_current_xact_id()::text::bigint + 1)::text::xid8, ARRAY[pg_current_xact_id()]);
+	(pg_current_xact_id()::text::bigint + 1)::text::xid8, ARRAY[pg_current_xact_id()], 1);
 UPDATE t SET v = 'late' WHERE id = 2;
 COMMIT;
 SELECT op, key FROM poll.changes_since('t', :'closed'::timestamptz + interval '1 us');
-INSERT INTO poll.tick VALUES (clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot()), '{}')
+INSERT INTO poll.tick VALUES (clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot()), '{}', 1)
 	RETURNING at AS closed \gset
 
 -- the cursor that comes with it goes on from there

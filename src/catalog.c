@@ -15,7 +15,7 @@
  * The epoch says which log a cursor belongs to.  It hashes a random number
  * from CREATE EXTENSION (not dumped: a restored database starts a new one),
  * the database (not the same in a copy), the cluster and the timeline (new
- * after a promotion or a point-in-time recovery).
+ * after a promotion or a point-in-time recovery, see timeline.c).
  */
 #include "postgres.h"
 
@@ -248,16 +248,28 @@ poll_catalog_created_at(void)
 	return get_relations()->created_at;
 }
 
+TimeLineID
+poll_catalog_timeline(void)
+{
+	TimeLineID	timeline;
+
+	if (RecoveryInProgress())
+		GetXLogReplayRecPtr(&timeline);
+	else
+		timeline = GetWALInsertionTimeLine();
+	return timeline;
+}
+
+uint64
+poll_catalog_epoch_on(TimeLineID timeline)
+{
+	return hash_combine64(get_relations()->epoch_value, timeline);
+}
+
 uint64
 poll_catalog_epoch(void)
 {
-	TimeLineID	tli;
-
-	if (RecoveryInProgress())
-		GetXLogReplayRecPtr(&tli);
-	else
-		tli = GetWALInsertionTimeLine();
-	return hash_combine64(get_relations()->epoch_value, tli);
+	return poll_catalog_epoch_on(poll_catalog_timeline());
 }
 
 uint64

@@ -6,6 +6,7 @@
 #define POLL_CATALOG_H
 
 #include "access/transam.h"
+#include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/relcache.h"
@@ -66,8 +67,12 @@ extern List *poll_catalog_feeds_of(Oid relid);
  */
 extern uint64 poll_catalog_generation(void);
 
-/* Identifies the log that a cursor belongs to. */
+/* Identifies the log that a cursor belongs to: on this timeline, or another one. */
 extern uint64 poll_catalog_epoch(void);
+extern uint64 poll_catalog_epoch_on(TimeLineID timeline);
+
+/* The timeline that this server is on. */
+extern TimeLineID poll_catalog_timeline(void);
 
 /* The time that this log begins at. */
 extern TimestampTz poll_catalog_created_at(void);

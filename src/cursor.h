@@ -27,6 +27,7 @@ typedef struct PollCursor
 	uint64		epoch;			/* log, database, cluster and timeline */
 	uint32		feeds;			/* hash of the feeds' names */
 	uint32		generation;		/* hash of the feeds' ids */
+	bool		adopted;		/* it came with the epoch of an older timeline */
 
 	/* what was seen: all below x, but for p[] */
 	uint64		x;

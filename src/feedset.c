@@ -37,6 +37,7 @@
 #include "scope.h"
 #include "segment.h"
 #include "shmem.h"
+#include "timeline.h"
 
 /* looking up a list is tried so often while things change all the time */
 #define MAX_TRIES			5
@@ -470,12 +471,7 @@ poll_feedset_cursor(const PollFeedSet *set, text *str, PollCursor *cursor)
 	if ((differs & NAMES_MASK) != 0 ||
 		(cursor->sync && cursor->sync_feed >= (uint32) set->n))
 		other_request();
-	if (cursor->epoch != poll_catalog_epoch())
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_EXPIRED),
-				 errmsg("the cursor has expired"),
-				 errdetail("It comes from another server, or from before a restore or a promotion."),
-				 errhint("Poll without a cursor for a full sync.")));
+	poll_timeline_adopt(cursor);
 	if (cursor->generation != set->ids_hash)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),

@@ -188,7 +188,7 @@ poll_nothing_new(const PollRequest *request)
 	const PollCursor *cursor = &request->cursor;
 	PollView	view;
 
-	if (request->start != POLL_START_CURSOR || cursor->cut ||
+	if (request->start != POLL_START_CURSOR || cursor->cut || cursor->adopted ||
 		GetActiveSnapshot()->takenDuringRecovery ||
 		!poll_feedset_quiet(request->set, cursor->x) ||
 		poll_segment_lift() > cursor->x)

@@ -23,7 +23,9 @@
  * The horizon works like a cursor.  A cursor has seen all that a segment holds
  * if its X is not below x, and if each p in its P that is below x is in the
  * horizon's p: that one was open when the segment was closed, so it has no
- * entry there.  A transaction that stays open for days expires nobody.
+ * entry there.  A transaction that stays open for days expires nobody.  (Nor does
+ * a subtransaction, which a standby cannot tell from one: what is open now was
+ * open then.)
  *
  * Lift.  The cursor of a silent feed would fall behind the horizon, though there
  * is nothing that it has missed.  So a complete poll moves X on to the newest
@@ -55,12 +57,15 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -238,10 +243,29 @@ covers(const PollCursor *cursor, const PollSegment *segment)
 	return true;
 }
 
+/* Is this transaction, or subtransaction, still open? */
+static bool
+is_open(uint64 xid)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+	return xid < next && next - xid < PG_INT32_MAX && TransactionIdIsInProgress((TransactionId) xid);
+}
+
 bool
 poll_segment_retained(const PollCursor *cursor)
 {
-	return covers(cursor, get_segments()->trimmed);
+	const PollSegment *trimmed = get_segments()->trimmed;
+
+	if (covers(cursor, trimmed))
+		return true;
+	if (cursor->x < trimmed->x)
+		return false;
+	/* a standby's cursor lists subtransactions, too */
+	for (int i = 0; i < cursor->np && cursor->p[i] < trimmed->x; i++)
+		if (!poll_xid_listed(trimmed->p, trimmed->np, cursor->p[i]) && !is_open(cursor->p[i]))
+			return false;
+	return true;
 }
 
 uint64

@@ -2,7 +2,7 @@
  * tick.c
  *		Ticks: from a time to a position in the log.
  *
- *		poll.tick (at timestamptz, x xid8, p xid8[])		index (at)
+ *		poll.tick (at timestamptz, x xid8, p xid8[], timeline int)		index (at)
  *
  * A tick says what was visible at some time, as a cursor does: everything with
  * an xid below x but for those in p.  "Since T" is the newest tick at or before
@@ -29,6 +29,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -51,7 +52,8 @@
 #define ANUM_TICK_AT	1
 #define ANUM_TICK_X		2
 #define ANUM_TICK_P		3
-#define NATTS_TICK		3
+#define ANUM_TICK_TIMELINE	4
+#define NATTS_TICK		4
 
 #define TICK_INTERVAL	USECS_PER_SEC
 
@@ -97,6 +99,7 @@ poll_tick_write(void)
 	values[ANUM_TICK_X - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(x));
 	values[ANUM_TICK_P - 1] = PointerGetDatum(construct_array(open, n, XID8OID, sizeof(uint64),
 															  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[ANUM_TICK_TIMELINE - 1] = Int32GetDatum((int32) GetWALInsertionTimeLine());
 
 	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull));
 	PopActiveSnapshot();
@@ -196,9 +199,20 @@ poll_tick_install(void)
 
 /* ---- reading ---- */
 
-/* The newest visible tick at or before the time: a copy of its row, or NULL. */
+static TimeLineID
+tick_timeline(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return (TimeLineID) DatumGetInt32(heap_getattr(tuple, ANUM_TICK_TIMELINE, desc, &isnull));
+}
+
+/*
+ * The newest visible tick at or before the time, and of a timeline up to that:
+ * a copy of its row, or NULL.
+ */
 static HeapTuple
-find_tick(Relation rel, Snapshot snapshot, TimestampTz at)
+find_tick(Relation rel, Snapshot snapshot, TimestampTz at, TimeLineID timeline)
 {
 	Relation	index = index_open(poll_catalog_tick_index(), AccessShareLock);
 	ScanKeyData key;
@@ -208,7 +222,11 @@ find_tick(Relation rel, Snapshot snapshot, TimestampTz at)
 	ScanKeyInit(&key, ANUM_TICK_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(at));
 	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
-	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	} while (tuple != NULL && tick_timeline(tuple, RelationGetDescr(rel)) > timeline);
 	if (tuple != NULL)
 		tuple = heap_copytuple(tuple);
 	systable_endscan_ordered(scan);
@@ -216,11 +234,11 @@ find_tick(Relation rel, Snapshot snapshot, TimestampTz at)
 	return tuple;
 }
 
-bool
-poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor)
+static bool
+read_tick(Snapshot snapshot, TimestampTz at, TimeLineID timeline, PollCursor *cursor)
 {
 	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
-	HeapTuple	tuple = find_tick(rel, snapshot, at);
+	HeapTuple	tuple = find_tick(rel, snapshot, at, timeline);
 
 	if (tuple != NULL)
 	{
@@ -240,11 +258,23 @@ poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor)
 	return tuple != NULL;
 }
 
+bool
+poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor)
+{
+	return read_tick(snapshot, at, PG_UINT32_MAX, cursor);
+}
+
+bool
+poll_tick_find_on(TimeLineID timeline, PollCursor *cursor)
+{
+	return read_tick(NULL, DT_NOEND, timeline, cursor);
+}
+
 TimestampTz
 poll_tick_newest(Snapshot snapshot)
 {
 	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
-	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND);
+	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND, PG_UINT32_MAX);
 	bool		isnull;
 	TimestampTz at = 0;
 

@@ -5,6 +5,7 @@
 #ifndef POLL_TICK_H
 #define POLL_TICK_H
 
+#include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
@@ -33,6 +34,12 @@ extern void poll_tick_trim(uint64 x);
  * that the snapshot shows; false if there is none.
  */
 extern bool poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor);
+
+/*
+ * The same from the newest tick that was written on that timeline, or one before
+ * it, as the last commit left them.
+ */
+extern bool poll_tick_find_on(TimeLineID timeline, PollCursor *cursor);
 
 /* The time of the newest tick that the snapshot shows, or 0. */
 extern TimestampTz poll_tick_newest(Snapshot snapshot);

@@ -122,6 +122,14 @@ write_tick(void)
 	return true;
 }
 
+/* Each step is a transaction. */
+static void
+trim(void)
+{
+	while (run("trimming the change log", poll_trim_step))
+		;
+}
+
 /*
  * Waits until nobody has flushed for a second, measured here, since the
  * server's clock may be set.
@@ -155,7 +163,7 @@ wait_for_quiet(PollDatabase *database)
 		}
 		INSTR_TIME_SUBTRACT(now, start);
 		left = QUIET_MS - (long) INSTR_TIME_GET_MILLISEC(now);
-		(void) run("trimming the change log", poll_trim_step);
+		trim();
 	}
 	return flushed;
 }
@@ -179,8 +187,7 @@ poll_ext_worker_main(Datum arg)
 	{
 		flushed = wait_for_quiet(database);
 		(void) run("writing a tick", write_tick);
-		while (run("trimming the change log", poll_trim_step))
-			;
+		trim();
 		pg_atomic_write_u64(&database->worker, 0);
 		pg_memory_barrier();
 	} while (pg_atomic_read_u64(&database->flushed) != flushed &&
