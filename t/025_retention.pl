@@ -131,6 +131,22 @@ $other->commit;
 is(fetch_value($db, q(SELECT s.state FROM poll.change c JOIN poll.segment s ON s.id = c.segment)), 'current',
 	'writers go on in the segment that is current');
 
+# what was open when a client polled, and is trimmed, is missing, though nothing
+# above it is
+rotate();
+$other->begin_work;
+$other->do('INSERT INTO items SELECT 10000 + g FROM generate_series(1, 2000) AS g');
+trim('0');
+$db->do('UPDATE items SET v = 9 WHERE id = 1001');
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+$other->commit;
+like(trim('1 hour'), qr/closed closed/, 'a segment with a late commit is closed');
+is(fetch_value($db, 'SELECT next_xid = (SELECT max(x::text::bigint)::text::xid8 FROM poll.segment) FROM poll.cursor_info(?)', $cursor), 1,
+	'with a horizon at the X of a cursor');
+is(fetch_value($db, q(SELECT count(*) FROM poll.changes('items', ?, 10000)), $cursor), 2000, 'which has not seen it');
+like(trim('0'), qr/trimmed trimmed/, 'it is trimmed');
+ok(!eval { $db->do(q(SELECT poll.poll('{items}', ?)), undef, $cursor); 1 } && $db->state eq 'PT410', 'and the cursor has expired');
+
 # ---- a transaction that stays open expires nobody ----
 
 my $mirror = PollMirror->new('items');
