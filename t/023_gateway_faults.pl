@@ -205,13 +205,17 @@ sub flood
 	}
 	return;
 }
-flood(2000);
-my $memory = rss($gateway->{pid});
-flood(8000);
+# A leak of 500 bytes a connection would show each time; what memory is freed late
+# does not.
+my @memory;
+foreach (1 .. 5)
+{
+	flood(2000);
+	push @memory, rss($gateway->{pid});
+}
 alive('after 10,000 connections that were dropped');
-my $grown = rss($gateway->{pid}) - $memory;
-note sprintf '%.1f MB, and %.1f MB more', $memory, $grown;
-cmp_ok($grown, '<', 4, 'memory is flat');
+note 'memory: ' . join ' ', map { sprintf '%.1f MB', $_ } @memory;
+cmp_ok((sort { $a <=> $b } map { $memory[$_] - $memory[ $_ - 1 ] } 1 .. $#memory)[0], '<', 1, 'memory is flat');
 
 my @idle = map { $gateway->connection } 1 .. 250;
 alive('when all connections are in use, the one that is idle for longest makes room');

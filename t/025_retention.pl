@@ -146,6 +146,7 @@ is(fetch_value($db, 'SELECT next_xid = (SELECT max(x::text::bigint)::text::xid8 
 is(fetch_value($db, q(SELECT count(*) FROM poll.changes('items', ?, 10000)), $cursor), 2000, 'which has not seen it');
 like(trim('0'), qr/trimmed trimmed/, 'it is trimmed');
 ok(!eval { $db->do(q(SELECT poll.poll('{items}', ?)), undef, $cursor); 1 } && $db->state eq 'PT410', 'and the cursor has expired');
+rotate();
 
 # ---- a transaction that stays open expires nobody ----
 
