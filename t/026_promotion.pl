@@ -64,9 +64,10 @@ my $on_old = connect_to($old);
 $on_old->do(<<'SQL');
 CREATE TABLE quiet (id int PRIMARY KEY);
 CREATE TABLE busy (id int PRIMARY KEY);
+CREATE TABLE late (id int PRIMARY KEY);
 INSERT INTO quiet VALUES (1), (2), (3);
 INSERT INTO busy VALUES (1), (2), (3);
-SELECT poll.track('quiet'), poll.track('busy');
+SELECT poll.track('quiet'), poll.track('busy'), poll.track('late');
 INSERT INTO quiet VALUES (4);
 INSERT INTO busy VALUES (4);
 SQL
@@ -79,10 +80,15 @@ $before{page} = fetch_value($on_old, q(SELECT poll.poll('{busy}', ?, 1)->>'curso
 my $open = connect_to($old);
 $open->begin_work;
 $open->do('INSERT INTO busy VALUES (7)');
+my $late = connect_to($old);
+$late->begin_work;
+$late->do('INSERT INTO late VALUES (1)');
+$on_old->do('INSERT INTO late VALUES (2)');
 $on_old->do(q(BEGIN; INSERT INTO busy VALUES (8); PREPARE TRANSACTION 'prepared'));
 $on_old->do('INSERT INTO busy VALUES (9)');
 wait_for_tick($on_old);
 $before{complete} = cursor_of($on_old, 'busy');
+$before{late} = cursor_of($on_old, 'late');
 $before{standby} = do { $old->wait_for_catchup($new, 'replay', $old->lsn('insert')); cursor_of($on_new, 'busy') };
 is($before{standby}, $before{complete}, 'both servers have the same cursor');
 
@@ -97,6 +103,8 @@ $after{'new change'} = cursor_of($on_old, 'busy');
 $after{'part of it'} = fetch_value($on_old, q(SELECT poll.poll('{busy}', ?, 1)->>'cursor'), $before{page});
 $open->commit;
 $after{'late commit'} = cursor_of($on_old, 'busy');
+$late->commit;
+$after{'late commit of what was open at the last tick'} = cursor_of($on_old, 'late');
 $on_old->do(q(ROLLBACK PREPARED 'prepared'));
 $after{'rolled back there'} = fetch_value($on_old, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{complete});
 $on_old->do('INSERT INTO quiet VALUES (20)');
@@ -104,12 +112,13 @@ $after{'not silent any more'} = cursor_of($on_old, 'quiet');
 
 is(poll_with($on_new, 'quiet', $before{silent}), '', 'a feed that was silent: nothing new');
 is(poll_with($on_new, 'busy', $before{complete}), '', 'nor in one that has been quiet for a while');
+is(poll_with($on_new, 'late', $before{late}), '', 'what was open and has not been seen has not happened');
 is(poll_with($on_new, 'busy', $before{position}), '5 6 9', 'an older cursor has missed nothing');
 is(poll_with($on_new, 'busy', $before{page}), '6 9', 'a page that was cut goes on');
 is(poll_with($on_new, 'busy', $before{cut}), '2 3 4 5 6 9', 'so does a full sync');
 foreach my $kind (sort keys %after)
 {
-	is(poll_with($on_new, $kind =~ /silent/ ? 'quiet' : 'busy', $after{$kind}), 'PT410', "who has seen what never happened here starts again: $kind");
+	is(poll_with($on_new, $kind =~ /silent/ ? 'quiet' : $kind =~ /last tick/ ? 'late' : 'busy', $after{$kind}), 'PT410', "who has seen what never happened here starts again: $kind");
 }
 
 # the new server uses the xids again, and delivers what it does
@@ -157,7 +166,7 @@ rename $third->data_dir . '.now', $third->data_dir or die;
 $third->start;
 $on_third = connect_to($third);
 is(poll_with($on_third, 'busy', $future), 'PT410', 'a cursor above the next transaction has expired');
-$_->disconnect foreach $on_old, $on_new, $on_third, $open;
+$_->disconnect foreach $on_old, $on_new, $on_third, $open, $late;
 $_->stop foreach $old, $new, $third;
 
 # ---- recovery to a point in time ----
