@@ -44,6 +44,7 @@ sub rotate
 
 sub waits_for { return fetch_value($db, 'SELECT waits_for FROM poll.stat_log WHERE segment = ?', @_); }
 
+my $cursor;
 create_items($db);
 is(trim('0'), 'current -, empty -, empty -', 'an empty log');
 $db->do('INSERT INTO items VALUES (1001)');
@@ -91,6 +92,22 @@ trim('0');
 like(trim('1 hour'), qr/closed closed/, 'nor a savepoint that was rolled back to');
 $other->rollback;
 
+# whoever keeps a segment for long does not keep the other two
+rotate();
+$other->begin_work;
+$other->do('INSERT INTO items SELECT 20000 + g FROM generate_series(1, 2000) AS g');
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+foreach (1 .. 5)
+{
+	$db->do('UPDATE items SET v = v + 1 WHERE id = 1001');
+	trim('0') foreach 1 .. 2;
+	$cursor = fetch_value($db, q(SELECT poll.poll('{items}', ?)->>'cursor'), $cursor);
+}
+cmp_ok(fetch_value($db, q(SELECT count(*) FROM poll.change c JOIN poll.segment s ON s.id = c.segment WHERE s.state <> 'filled')), '<', 3,
+	'while somebody is writing, the other segments take turns');
+$other->commit;
+is(fetch_value($db, q(SELECT count(*) FROM poll.changes('items', ?, 10000)), $cursor), 2000, 'and nothing of it is lost');
+
 # readers keep a trimmed segment, but only those who began before
 rotate();
 $db->do('UPDATE items SET v = 2 WHERE id = 1001');
@@ -103,7 +120,7 @@ $other->do("LOCK TABLE poll.change_$current IN ACCESS SHARE MODE");
 like(trim('0'), qr/trimmed trimmed/, 'one that is being read is trimmed');
 like(trim('0'), qr/trimmed in use/, 'but not emptied');
 is_deeply(waits_for($current), [ $other->{pg_pid} ], 'which is shown');
-my $cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
 $db->do('UPDATE items SET v = 3 WHERE id = 1001');
 is(fetch_value($db, q(SELECT key FROM poll.changes('items', ?)), $cursor), '{"id":1001}', 'others poll meanwhile');
 $other->commit;
@@ -226,17 +243,30 @@ sub slow_poller
 	return $slow->report;
 }
 
-# Polls all there is, twice as often as is needed, and must never expire.
+# Polls all there is, twice as often as is needed, and must never expire, unless the
+# machine has kept it from polling for too long.
 sub timely_poller
 {
 	my ($poller_seed, $age, $stop_file) = @_;
 	my $session = connect_to($node);
 	my $timely = PollMirror->new('items');
 
+	my $last = time;
+
 	srand($poller_seed);
 	while (!-e $stop_file)
 	{
-		$timely->drain($session, 1000);
+		my $start = time;
+
+		if (eval { $timely->drain($session, 1000); 1 })
+		{
+			$last = $start;
+		}
+		else
+		{
+			die $@ if $session->state ne 'PT410' || time - $last < $age;
+			$timely->expire;
+		}
 		sleep rand($age / 2);
 	}
 	$timely->drain($session, 1000);
