@@ -158,8 +158,42 @@ sub test_older_snapshot
 	return;
 }
 
+# A transaction that reads for long: what it does not show, and is trimmed, nobody
+# can get any more.
+sub test_long_reader
+{
+	my ($session) = @_;
+
+	rotate();
+	update(5);
+	my $old = next_cursor($db, 'now');
+	catch_up();
+	$session->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	$session->do('SELECT 1');
+	my $writer = nested(3);
+	update(7);
+	rotate();
+	update(9);
+	catch_up();
+	foreach my $query (
+		q(SELECT poll.current_cursor('{items}')),
+		q(SELECT poll.poll('{items}')),
+		q(SELECT poll.poll('{items}', 'now')))
+	{
+		$session->do('SAVEPOINT s');
+		my $cursor = eval { fetch_value($session, $query) };
+		is($session->state, '40001', "a snapshot that is older than the log: $query");
+		$session->do('ROLLBACK TO s');
+	}
+	is(poll_with($session, $old), 'PT410', 'and a cursor');
+	$session->do('ROLLBACK');
+	$writer->do('COMMIT');
+	return;
+}
+
 $_->do('SELECT 1') foreach $at_near, $at_far;
 test_subtransaction($_) foreach 'COMMIT', 'ROLLBACK TO s', 'RELEASE s';
 test_older_snapshot();
+test_long_reader(connect_to($_)) foreach $primary, $far;
 
 done_testing();
