@@ -423,6 +423,7 @@ typedef struct PollStepping
 	const PollSegments *before;
 	int64		age_ms;
 	TimestampTz now;
+	bool		closed;			/* a segment */
 	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
 
@@ -527,6 +528,9 @@ close_filled(PollStepping *self, int id)
 	Relation	rel;
 	bool		wrote;
 
+	/* each horizon has an x of its own, which tells the newest one */
+	if (self->closed)
+		return POLL_STEP_NONE;
 	/* a lock of our own would not be in our way */
 	rel = table_open(relid, AccessShareLock);
 	wrote = CheckRelationLockedByMe(rel, RowExclusiveLock, true);
@@ -537,6 +541,7 @@ close_filled(PollStepping *self, int id)
 
 	poll_snapshot_view(GetLatestSnapshot(), &horizon);
 	set_state(self, id, POLL_SEGMENT_CLOSED, &horizon);
+	self->closed = true;
 	/* the last one that polls since a time can start from, if nothing follows */
 	poll_tick_write();
 	return POLL_STEP_CLOSED;

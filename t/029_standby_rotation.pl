@@ -158,6 +158,22 @@ sub test_older_snapshot
 	return;
 }
 
+# Two segments wait for the same writer: of their horizons one is the newer.
+sub test_two_filled
+{
+	rotate();
+	my $writer = connect_to($primary);
+	$writer->do('BEGIN; INSERT INTO items SELECT 1000 + g FROM generate_series(1, 2000) AS g');
+	begin_segment();
+	update(5);
+	begin_segment();
+	is(fetch_value($db, q(SELECT count(*) FROM poll.segment WHERE state = 'filled')), 2, 'two wait');
+	$writer->do('ROLLBACK');
+	trim('1 hour', '1 hour');
+	is(fetch_value($db, q(SELECT count(DISTINCT x) FROM poll.segment WHERE state = 'closed')), 2, 'each has a horizon of its own');
+	return;
+}
+
 # A transaction that reads for long: what it does not show, and is trimmed, nobody
 # can get any more.
 sub test_long_reader
@@ -194,6 +210,7 @@ sub test_long_reader
 $_->do('SELECT 1') foreach $at_near, $at_far;
 test_subtransaction($_) foreach 'COMMIT', 'ROLLBACK TO s', 'RELEASE s';
 test_older_snapshot();
+test_two_filled();
 test_long_reader(connect_to($_)) foreach $primary, $far;
 
 done_testing();
