@@ -40,7 +40,8 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 		last = poll_segment_lifted(last, view);
 	/* what was trimmed may have been the last */
 	poll_cursor_start(cursor, view, Max(last, poll_segment_trimmed_x() - 1));
-	if (!poll_segment_retained(cursor))
+	/* nor may it be something that the snapshot does not show */
+	if (cursor->x > view->xmax || !poll_segment_retained(cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the snapshot of this transaction is older than the change log"),

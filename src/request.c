@@ -248,6 +248,7 @@ poll_request_begin(PollRequest *request)
 	request->set = poll_feedset_copy(request->set);
 	request->snapshot = poll_snapshot_push();
 	poll_snapshot_view(request->snapshot, &request->view);
+	poll_segment_narrow(request->snapshot, &request->view);
 	if (request->start == POLL_START_SYNC)
 		poll_fullsync_start(&request->cursor, request->set, request->snapshot, &request->view);
 	else if (request->start == POLL_START_SINCE)

@@ -23,9 +23,14 @@
  * The horizon works like a cursor.  A cursor has seen all that a segment holds
  * if its X is not below x, and if each p in its P that is below x is in the
  * horizon's p: that one was open when the segment was closed, so it has no
- * entry there.  A transaction that stays open for days expires nobody.  (Nor does
- * a subtransaction, which a standby cannot tell from one: what is open now was
- * open then.)
+ * entry there.  A transaction that stays open for days expires nobody.
+ *
+ * Subtransactions.  A standby's snapshot lists them, too, and so would its
+ * cursors; no p has them.  But whatever is open in a snapshot that shows the
+ * step to closed, and is below x and not in p, cannot be a transaction, since
+ * all of those had finished: so it is not taken as open.  A cursor from before
+ * that may list one.  What is open now was open then, so it is none of those
+ * that have finished, either.
  *
  * Lift.  The cursor of a silent feed would fall behind the horizon, though there
  * is nothing that it has missed.  So a complete poll moves X on to the newest
@@ -107,7 +112,7 @@ typedef struct PollSegments
 	PollSegment segments[POLL_SEGMENTS];
 	int			current;
 	const PollSegment *trimmed; /* the one with the log's horizon */
-	uint64		lift;			/* the highest x of all */
+	const PollSegment *newest;	/* the one with the highest x of all */
 } PollSegments;
 
 static const char *const state_names[] = {"empty", "current", "filled", "closed", "trimmed"};
@@ -175,12 +180,13 @@ read_segment(HeapTuple tuple, TupleDesc desc, PollSegments *result)
 		segment->p[i] = xid_value(open[i]);
 }
 
+/* As the snapshot shows them, or NULL: as they are now. */
 static PollSegments *
-read_segments(void)
+read_segments(Snapshot snapshot)
 {
 	PollSegments *result = palloc0(sizeof(PollSegments));
 	Relation	rel = table_open(poll_catalog_segment(), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	HeapTuple	tuple;
 	int			n = 0;
 
@@ -202,7 +208,8 @@ read_segments(void)
 		if (segment->state != POLL_SEGMENT_CLOSED &&
 			(result->trimmed == NULL || segment->x > result->trimmed->x))
 			result->trimmed = segment;
-		result->lift = Max(result->lift, segment->x);
+		if (result->newest == NULL || segment->x > result->newest->x)
+			result->newest = segment;
 	}
 	if (n != POLL_SEGMENTS || result->current < 0)
 		ereport(ERROR,
@@ -225,7 +232,7 @@ get_segments(void)
 	context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext segments",
 									ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
-	result = read_segments();
+	result = read_segments(NULL);
 	MemoryContextSwitchTo(old);
 
 	MemoryContextSetParent(context, TopMemoryContext);
@@ -276,7 +283,7 @@ poll_segment_retained(const PollCursor *cursor)
 		return true;
 	if (cursor->x < trimmed->x)
 		return false;
-	/* a standby's cursor lists subtransactions, too */
+	/* a subtransaction, which a standby's cursor listed before it could tell */
 	for (int i = 0; i < cursor->np && cursor->p[i] < trimmed->x; i++)
 		if (!poll_xid_listed(trimmed->p, trimmed->np, cursor->p[i]) && !is_open(cursor->p[i]))
 			return false;
@@ -292,7 +299,7 @@ poll_segment_trimmed_x(void)
 uint64
 poll_segment_lift(void)
 {
-	return get_segments()->lift;
+	return get_segments()->newest->x;
 }
 
 uint64
@@ -302,6 +309,22 @@ poll_segment_lifted(uint64 last, const PollView *view)
 
 	/* not beyond an older snapshot */
 	return lift > last && lift <= view->xmax ? lift - 1 : last;
+}
+
+void
+poll_segment_narrow(Snapshot snapshot, PollView *view)
+{
+	const PollSegment *horizon;
+	int			n = 0;
+
+	if (!snapshot->takenDuringRecovery || view->nopen == 0 || view->open[0] >= poll_segment_lift())
+		return;
+	/* not a newer one: what that shows as finished may be open here */
+	horizon = read_segments(snapshot)->newest;
+	for (int i = 0; i < view->nopen; i++)
+		if (view->open[i] >= horizon->x || poll_xid_listed(horizon->p, horizon->np, view->open[i]))
+			view->open[n++] = view->open[i];
+	view->nopen = n;
 }
 
 void
@@ -417,6 +440,7 @@ typedef struct PollStepping
 	TimestampTz now;
 	int			next;			/* the empty segment to go on with, or -1 */
 	int			early;			/* the one to trim before its time, or -1 */
+	bool		closed;			/* one in this step */
 	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
 
@@ -520,6 +544,9 @@ close_filled(PollStepping *self, int id)
 	Relation	rel;
 	bool		wrote;
 
+	/* each horizon has an x of its own, which tells the newest one */
+	if (self->closed)
+		return POLL_STEP_NONE;
 	/* a lock of our own would not be in our way */
 	rel = table_open(relid, AccessShareLock);
 	wrote = CheckRelationLockedByMe(rel, RowExclusiveLock, true);
@@ -530,6 +557,7 @@ close_filled(PollStepping *self, int id)
 
 	poll_snapshot_view(GetLatestSnapshot(), &horizon);
 	set_state(self, id, POLL_SEGMENT_CLOSED, &horizon);
+	self->closed = true;
 	/* the last one that polls since a time can start from, if nothing follows */
 	poll_tick_write();
 	return POLL_STEP_CLOSED;
@@ -643,7 +671,7 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 		return false;
 	self.now = GetCurrentTimestamp();
 	self.rel = table_open(relid, NoLock);
-	self.before = read_segments();
+	self.before = read_segments(NULL);
 	plan_steps(&self);
 	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < POLL_SEGMENTS; i++)

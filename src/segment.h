@@ -8,6 +8,7 @@
 
 #include "datatype/timestamp.h"
 #include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 #include "catalog.h"
 #include "cursor.h"
@@ -59,6 +60,12 @@ extern void poll_segment_close(Relation *heaps, Relation *indexes, int n);
 
 /* Has the cursor seen all that was trimmed, as far as this session has heard? */
 extern bool poll_segment_retained(const PollCursor *cursor);
+
+/*
+ * Drops from a standby's view of the snapshot the subtransactions that can be
+ * told from transactions.
+ */
+extern void poll_segment_narrow(Snapshot snapshot, PollView *view);
 
 /* Errors if it has not. */
 extern void poll_segment_check(const PollCursor *cursor);

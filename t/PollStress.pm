@@ -122,11 +122,11 @@ sub random_end
 
 sub random_transaction
 {
-	my ($db, $gid) = @_;
+	my ($db, $gid, $settings) = @_;
 	my $statements = 1 + int(60 * rand()**3);
 	my $depth = 0;
 
-	$db->do(rand() < 0.1 ? 'BEGIN ISOLATION LEVEL REPEATABLE READ' : 'BEGIN');
+	$db->do((rand() < 0.1 ? 'BEGIN ISOLATION LEVEL REPEATABLE READ' : 'BEGIN') . "; $settings");
 	foreach (1 .. $statements)
 	{
 		next if eval { random_statement($db, \$depth); 1 };
@@ -145,13 +145,14 @@ sub writer
 	my %count;
 	my $n = 0;
 
+	# of each transaction: behind a pooler the next one has another session
+	my $settings = "SET LOCAL lock_timeout = '200ms'; SET LOCAL synchronous_commit = " . ($number % 2 ? 'off' : 'on');
+
 	srand($seed);
-	$db->do("SET lock_timeout = '200ms'");
-	$db->do('SET synchronous_commit = ' . ($number % 2 ? 'off' : 'on'));
 	while (time < $until)
 	{
 		my $gid = "w$number-" . $n++;
-		my $end = eval { random_transaction($db, $gid) };
+		my $end = eval { random_transaction($db, $gid, $settings) };
 
 		if (!defined $end)
 		{
