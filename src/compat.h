@@ -20,6 +20,11 @@
 #error "poll_ext needs PostgreSQL 15 or later"
 #endif
 
+/* VARDATA and its like left postgres.h in 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* Ownership and privilege checks became generic in 16. */
 static inline bool
 poll_compat_owns_relation(Oid relid, Oid role)

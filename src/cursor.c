@@ -57,6 +57,7 @@
 #include "postgres.h"
 
 #include "base64url.h"
+#include "compat.h"
 #include "cursor.h"
 #include "varint.h"
 

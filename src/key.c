@@ -32,7 +32,6 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
@@ -50,6 +49,9 @@
 #define SETTING_BYTEA				0x10
 #define SETTING_MONEY				0x20
 #define SETTING_ALL					0x3f
+
+/* lc_monetary.  Its header, utils/pg_locale.h, needs the headers of ICU. */
+extern PGDLLIMPORT char *locale_monetary;
 
 static int
 type_settings(Oid type)
