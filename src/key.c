@@ -38,6 +38,7 @@
 #include "utils/typcache.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "key.h"
 #include "varint.h"
 
@@ -167,9 +168,9 @@ settings_restore(int nestlevel)
 Oid
 poll_key_index(Relation rel)
 {
-	Oid			replident = RelationGetReplicaIndex(rel);	/* fills rd_pkindex */
+	Oid			pkey = poll_compat_primary_key(rel);
 
-	return OidIsValid(rel->rd_pkindex) ? rel->rd_pkindex : replident;
+	return OidIsValid(pkey) ? pkey : RelationGetReplicaIndex(rel);
 }
 
 /* What a column is, but for the operators. */

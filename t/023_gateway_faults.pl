@@ -131,8 +131,9 @@ foreach (1 .. 3000)
 	my $answer = $gateway->exchange($request);
 	$statuses{ $answer ? $answer->{status} : 'closed' }++;
 }
+# 301 is how libmicrohttpd 1.0 answers a target with a space in it.
 note join ', ', map { "$_: $statuses{$_}" } sort keys %statuses;
-is(join(' ', grep { !/^(200|304|400|404|405|410|closed|411|413|414|431|505|501|415)$/ } keys %statuses), '', 'fuzzed requests get 2xx to 4xx');
+is(join(' ', grep { !/^(200|301|304|400|404|405|410|closed|411|413|414|431|505|501|415)$/ } keys %statuses), '', 'fuzzed requests get 2xx to 4xx');
 cmp_ok($statuses{200} // 0, '>', 100, 'some are right');
 alive('after fuzzed requests');
 
@@ -276,7 +277,7 @@ my @children = map {
 foreach (1 .. 3)
 {
 	sleep 1;
-	$node->restart('fast');
+	$node->restart;
 }
 $db = connect_to($node);
 my %count;
