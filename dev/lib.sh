@@ -70,6 +70,7 @@ copy_tree() { list_files | tar -cf - --verbatim-files-from -T - | tar -xf - -C "
 user=postgres			# comes with Debian's packages
 keep=					# leave the folder
 uninstall=				# the extension was not there before
+environment=()			# assignments, for make_tree_as_user
 createcluster=/etc/postgresql-common/createcluster.d/poll_ext.conf
 
 # become_root ARGUMENT...: starts the script again by sudo if need be
@@ -133,7 +134,7 @@ as_user() {
 }
 
 make_tree() { make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
-make_tree_as_user() { as_user make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
+make_tree_as_user() { as_user "${environment[@]}" make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
 
 # build_tree [ASSIGNMENT...]: builds the copy of the tree and installs it
 build_tree() {
