@@ -46,8 +46,6 @@ CONF
 }
 $db = connect_to($node);
 create_items($db);
-$db->do('CREATE TABLE rooms (id int PRIMARY KEY, room int NOT NULL)');
-$db->do(q(SELECT poll.track('rooms', scope => '{room}')));
 my $mirror = PollMirror->new('items');
 $mirror->drain($db, 1000);
 
@@ -111,17 +109,10 @@ $db->do('INSERT INTO items SELECT 1000 + g FROM generate_series(1, 4000) AS g');
 my $cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
 $db->do('DO $$ BEGIN FOR i IN 1 .. 150 LOOP UPDATE items SET v = v + 1; COMMIT; END LOOP; END $$');
 $db->do('SET poll_ext.max_scan = 2147483647');
-timed_out("SELECT poll.poll('{items}', '$cursor')", 'a poll that reads 600,000 entries', 2);
-timed_out("SELECT count(*) FROM poll.changes('items', '$cursor')", 'or as rows', 2);
+timed_out("SELECT poll.poll('{items}', '$cursor', 10000)", 'a poll that reads 600,000 entries', 2);
+timed_out("SELECT count(*) FROM poll.changes('items', '$cursor', 10000)", 'or as rows', 2);
 $db->do('RESET poll_ext.max_scan');
 is_right('the next one is right');
-
-# at the commit, a chunk for each room
-$db->do('BEGIN');
-$db->do('INSERT INTO rooms SELECT g, g FROM generate_series(1, 40000) AS g');
-timed_out('COMMIT', 'a commit that writes 40,000 chunks', 3);
-is(fetch_value($db, 'SELECT count(*) FROM rooms'), 0, 'has not committed');
-is(fetch_value($db, q(SELECT count(*) FROM poll.change WHERE channel < 0 OR channel > 100)), 0, 'nor written anything');
 
 # ticks: a day's and more
 $db->do(q(INSERT INTO poll.tick SELECT '2000-01-01'::timestamptz + g * interval '1 s', '1', '{}', 1 FROM generate_series(1, 300000) AS g));
