@@ -174,7 +174,10 @@ answer_row(PGresult *result)
 			   *value;
 	const char *name;
 
-	/* an error of poll.respond() comes from a policy or a type, and may tell of rows */
+	/*
+	 * an error of poll.respond() comes from a policy or a type, and may tell
+	 * of rows
+	 */
 	if (!is_row(result, 3, false, &answer))
 		return answer;
 	headers = json_loads(PQgetvalue(result, 0, 1), 0, NULL);

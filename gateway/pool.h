@@ -14,7 +14,8 @@ typedef struct Job
 {
 	int			statement;
 	char	   *parameter;
-	int64_t		deadline;		/* for a connection to serve it, see loop_now() */
+	int64_t		deadline;		/* for a connection to serve it, see
+								 * loop_now() */
 
 	/*
 	 * Gets the result, to free; or NULL if there was no connection, none

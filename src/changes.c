@@ -480,6 +480,12 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 
 	poll_cursor_advance(&page->next, cursor, view, scan.last, stop,
 						stop == POLL_STOP_COMPLETE ? InvalidXLogRecPtr : poll_snapshot_position());
+	/* rows of earlier pages may be newer than all that this one has seen */
+	if (stop == POLL_STOP_COMPLETE && cursor->cut && !poll_snapshot_includes(snapshot, cursor->lsn))
+	{
+		page->next.cut = true;
+		page->next.lsn = cursor->lsn;
+	}
 	page->has_more = (stop == POLL_STOP_CUT);
 	if (stop == POLL_STOP_COMPLETE)
 		learn(set, flushed, quiet_from, view);

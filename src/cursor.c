@@ -180,7 +180,7 @@ poll_cursor_advance(PollCursor *next, const PollCursor *cursor,
 	*next = *cursor;
 	next->sync = false;
 	next->cut = (stop != POLL_STOP_COMPLETE);
-	next->lsn = next->cut ? lsn : InvalidXLogRecPtr;
+	next->lsn = !next->cut ? InvalidXLogRecPtr : cursor->cut ? Max(lsn, cursor->lsn) : lsn;
 	next->q = cut ? last.xid : 0;
 	next->v = cut ? last.version : 0;
 

@@ -34,9 +34,13 @@ typedef struct PollCursor
 	int			np;
 	uint64	   *p;				/* sorted, ascending, all below x */
 
-	/* a cut cursor must not go on under an older snapshot */
+	/*
+	 * a cut cursor must not go on under an older snapshot; its owner may have
+	 * been shown rows that are newer than what it has seen, up to lsn
+	 */
 	bool		cut;
-	XLogRecPtr	lsn;			/* of the server that cut it; if cut */
+	XLogRecPtr	lsn;			/* of the servers that cut it, the highest; if
+								 * cut */
 
 	/* and of transaction q everything up to version v; 0 = no such */
 	uint64		q;

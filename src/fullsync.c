@@ -12,7 +12,8 @@
  *
  * The cursor of a full sync is a cut one: a page must not be read under a
  * snapshot older than the position, or rows that the position counts as seen
- * would be missing.
+ * would be missing.  It stays one until a poll has seen all that the pages may
+ * have shown, which is more than the position (timeline.c needs to know).
  */
 #include "postgres.h"
 
@@ -67,6 +68,7 @@ poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 {
 	poll_segment_check(cursor);
 	page->next = *cursor;
+	page->next.lsn = Max(cursor->lsn, poll_snapshot_position());
 	page->changes = palloc(sizeof(PollChange *) * max_rows);
 	while (page->next.sync_feed < (uint32) set->n && page->nchanges < max_rows)
 	{
@@ -83,8 +85,10 @@ poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 		/* the tables are done; on from the position, as a normal cursor */
 		page->next.sync = false;
 		page->next.sync_feed = 0;
-		page->next.cut = (page->next.np == POLL_CURSOR_MAX_OPEN);
-		page->next.lsn = page->next.cut ? cursor->lsn : InvalidXLogRecPtr;
 		page->has_more = poll_changes_exist(set, &page->next, snapshot, view);
+		page->next.cut = page->has_more || page->next.np == POLL_CURSOR_MAX_OPEN ||
+			!poll_snapshot_includes(snapshot, cursor->lsn);
+		if (!page->next.cut)
+			page->next.lsn = InvalidXLogRecPtr;
 	}
 }

@@ -39,6 +39,7 @@ cursor_after(const PollRequest *request, const PollPage *page, int i)
 	if (change->at.xid == 0)
 	{
 		cursor = request->cursor;
+		cursor.lsn = Max(cursor.lsn, poll_snapshot_position());
 		cursor.sync_feed = change->feed;
 		cursor.key = change->key;
 		cursor.keylen = change->keylen;

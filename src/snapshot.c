@@ -129,6 +129,18 @@ poll_snapshot_behind(Snapshot snapshot, const PollView *view, const PollCursor *
 }
 
 /*
+ * On the primary nothing is newer than the snapshot of a statement, but for that
+ * of a transaction, which may have begun long before.
+ */
+bool
+poll_snapshot_includes(Snapshot snapshot, XLogRecPtr lsn)
+{
+	if (!snapshot->takenDuringRecovery)
+		return !IsolationUsesXactSnapshot();
+	return poll_snapshot_position() >= lsn && snapshot_is_latest(snapshot);
+}
+
+/*
  * The WAL is flushed to its end, since a row can hold more than the changes
  * that a page reports.  Once all asynchronous writers are finished in the
  * snapshot, that flush has made them durable, and later polls need none.

@@ -26,6 +26,12 @@ extern XLogRecPtr poll_snapshot_position(void);
 extern bool poll_snapshot_behind(Snapshot snapshot, const PollView *view,
 								 const PollCursor *cursor);
 
+/*
+ * Does the snapshot surely show all that a server had shown by that position?  It
+ * is the active one of a statement.
+ */
+extern bool poll_snapshot_includes(Snapshot snapshot, XLogRecPtr lsn);
+
 /* Makes what the snapshot shows durable before it is handed out. */
 extern void poll_snapshot_flush(Snapshot snapshot);
 

@@ -9,10 +9,13 @@
  * its owner has seen is in the history that both share:
  *
  * A cut cursor, or one of a full sync, has the position in the WAL at which it
- * was cut, which is behind all that had been shown by then.  It is good if this
- * server left its timeline there or later, as the history file says.
+ * was cut, which is behind all that had been shown by then, on whatever server.
+ * It is good if this server left its timeline there or later, as the history
+ * file says.
  *
- * A complete cursor has none, so that it is the same for all.  But what it has
+ * A complete cursor has none, so that it is the same for all.  It comes from a
+ * poll that has seen all that the pages before it can have shown
+ * (poll_snapshot_includes()); until there is one, a cursor stays cut.  What it has
  * seen are transactions: those below X and not in P.  Let K be the newest tick
  * that this server has from that timeline (or one before it): it is part of the
  * shared history, and shows its transactions as finished, below its x and not

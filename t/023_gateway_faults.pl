@@ -179,7 +179,7 @@ cmp_ok(time - $start, '<', 2, 'nor one that sends a byte now and then');
 $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $gateway->{port});
 print $socket "GET /poll?feeds=messages&max_rows=10000 HTTP/1.1\r\nHost: x\r\n\r\n";
 $socket->flush;
-sleep 2.5;
+sleep 5;
 my $got = 0;
 my $bytes;
 while (my $n = sysread $socket, $bytes, 65536) { $got += $n; }
