@@ -427,19 +427,6 @@ sub nester
 	return;
 }
 
-sub rotator
-{
-	my %count;
-
-	my $session = connect_to($primary);
-	while (!-e $stop_file)
-	{
-		$count{ $_ // 'nothing' }++ foreach @{ $session->selectcol_arrayref('SELECT action FROM poll.trim(?)', undef, "$age s") };
-		sleep 0.05;
-	}
-	return \%count;
-}
-
 # Cleans up what nobody on the primary needs.
 sub vacuum
 {
@@ -455,7 +442,7 @@ sub vacuum
 
 my @writers = start_writers($primary, 3, $seed, $duration);
 my @others = (
-	start_child('rotator', \&rotator),
+	start_child('rotator', sub { rotator($primary, $age, $stop_file) }),
 	start_child('vacuum', \&vacuum),
 	map { my $i = $_; start_child("nester $i", sub { nester($seed + 100 + $i, $i < 3 ? 120 : 6) }) } 1 .. 4);
 my @pollers = (
