@@ -32,7 +32,7 @@ TEST_OPTS = --temp-config=$(srcdir)/dev/postgresql.conf \
 REGRESS_OPTS = --temp-instance=./tmp_check $(TEST_OPTS)
 ISOLATION_OPTS = --temp-instance=./tmp_check_iso $(TEST_OPTS)
 
-PG_CONFIG = pg_config
+PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 

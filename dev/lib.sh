@@ -9,6 +9,22 @@ cd "$root" || exit
 pg_major=15
 pg_config=${PG_CONFIG:-/usr/lib/postgresql/$pg_major/bin/pg_config}
 
+# use_server MAJOR: this one instead
+use_server() { pg_major=$1 pg_config=/usr/lib/postgresql/$1/bin/pg_config; }
+
+# debian_with MAJOR: the release of Debian that has this server
+debian_with() {
+	case $1 in
+	15) echo bookworm ;;
+	17) echo trixie ;;
+	18) echo forky ;;
+	*) die "no Debian has PostgreSQL $1" ;;
+	esac
+}
+
+# shellcheck source=/dev/null
+debian_here() { (source /etc/os-release && echo "${VERSION_CODENAME:-}"); }
+
 # Stricter than the server's own flags, with which users build. The last three
 # would complain about the server's headers.
 # shellcheck disable=SC2034
@@ -24,10 +40,15 @@ help() { sed -n '3,/^[^#]*$/s/^# \{0,1\}//p' "$0"; }
 need() { command -v "$1" >/dev/null || die "$1 is missing: apt-get install $2"; }
 need_server() { need "$pg_config" "postgresql-server-dev-$pg_major"; }
 
-# The files of the source tree: known to git, or new and not ignored
+# The files of the source tree: known to git, or new and not ignored; all, where
+# it was copied without git's folder
 list_files() {
 	local file
-	git -c safe.directory="$root" ls-files --cached --others --exclude-standard | sort -u |
+	if [[ -e .git ]]; then
+		git -c safe.directory="$root" ls-files --cached --others --exclude-standard
+	else
+		find . -type f -printf '%P\n'
+	fi | sort -u |
 		while IFS= read -r file; do
 			if [[ -f $file ]]; then printf '%s\n' "$file"; fi
 		done
@@ -49,6 +70,7 @@ copy_tree() { list_files | tar -cf - --verbatim-files-from -T - | tar -xf - -C "
 user=postgres			# comes with Debian's packages
 keep=					# leave the folder
 uninstall=				# the extension was not there before
+environment=()			# assignments, for make_tree_as_user
 createcluster=/etc/postgresql-common/createcluster.d/poll_ext.conf
 policy=/usr/sbin/policy-rc.d
 own_policy=				# it is ours
@@ -119,7 +141,7 @@ as_user() {
 }
 
 make_tree() { make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
-make_tree_as_user() { as_user make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
+make_tree_as_user() { as_user "${environment[@]}" make -s -C "$work/tree" PG_CONFIG="$pg_config" "$@"; }
 
 # build_tree [ASSIGNMENT...]: builds the copy of the tree and installs it
 build_tree() {

@@ -120,8 +120,14 @@ SELECT * FROM triggers;
 SELECT poll.track('p', always => true);
 CREATE TABLE p5 PARTITION OF p FOR VALUES FROM (50) TO (60);
 SELECT * FROM triggers;
-CREATE UNLOGGED TABLE unlogged_p (id int PRIMARY KEY) PARTITION BY RANGE (id);
-SELECT poll.track('unlogged_p');
+-- from PostgreSQL 18 on the server refuses it
+DO $$ BEGIN
+	CREATE UNLOGGED TABLE unlogged_p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+	PERFORM poll.track('unlogged_p');
+EXCEPTION WHEN OTHERS THEN
+	RAISE NOTICE '%', CASE WHEN SQLERRM IN ('cannot track unlogged table "unlogged_p"',
+		'partitioned tables cannot be unlogged') THEN 'refused' ELSE SQLERRM END;
+END $$;
 CREATE TABLE logged_p (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE UNLOGGED TABLE unlogged_p1 PARTITION OF logged_p FOR VALUES FROM (0) TO (10);
 SELECT poll.track('logged_p');
@@ -147,6 +153,6 @@ SELECT op, key FROM poll.changes('parent');
 
 SET client_min_messages = warning;
 DROP TABLE parent CASCADE;
-DROP TABLE unlogged_p, logged_p;
+DROP TABLE logged_p;
 DROP FUNCTION answer;
 DROP PROCEDURE try;

@@ -92,6 +92,7 @@ CALL trim_all();
 SELECT poll.has_changes('{other}', :'lifted');
 SELECT poll.current_cursor('{other}') AS lifted \gset
 SELECT poll.has_changes('{other}', :'lifted');
+SELECT poll.feed_etag('{other}') IS NOT NULL AS tag;
 SELECT poll.poll('{other}', since => now())->'changes' AS changes;
 SELECT poll.poll('{other}')->>'cursor' = poll.current_cursor('{other}') AS same FROM poll.poll('{other}');
 SELECT poll.current_cursor('{t}') AS last \gset

@@ -14,10 +14,16 @@
 #include "nodes/pg_list.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 #if PG_VERSION_NUM < 150000
 #error "poll_ext needs PostgreSQL 15 or later"
+#endif
+
+/* VARDATA and its like left postgres.h in 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
 #endif
 
 /* Ownership and privilege checks became generic in 16. */
@@ -63,6 +69,17 @@ poll_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, in
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* The primary key's index, if it is not deferrable: 18 also has the others. */
+static inline Oid
+poll_compat_primary_key(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
 #endif
 }
 

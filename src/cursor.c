@@ -57,6 +57,7 @@
 #include "postgres.h"
 
 #include "base64url.h"
+#include "compat.h"
 #include "cursor.h"
 #include "varint.h"
 
@@ -256,7 +257,8 @@ decode_bytes(const char *src, int len, int *outlen)
 	while (len % 4 != 0)
 		padded[len++] = '=';
 	result = palloc(pg_b64_dec_len(len) + 1);
-	*outlen = pg_b64_decode(padded, len, result, pg_b64_dec_len(len));
+	/* char * until 17, uint8 * since */
+	*outlen = pg_b64_decode(padded, len, (void *) result, pg_b64_dec_len(len));
 	pfree(padded);
 	return *outlen < 0 ? NULL : result;
 }

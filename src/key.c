@@ -32,13 +32,13 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "key.h"
 #include "varint.h"
 
@@ -50,6 +50,9 @@
 #define SETTING_BYTEA				0x10
 #define SETTING_MONEY				0x20
 #define SETTING_ALL					0x3f
+
+/* lc_monetary.  Its header, utils/pg_locale.h, needs the headers of ICU. */
+extern PGDLLIMPORT char *locale_monetary;
 
 static int
 type_settings(Oid type)
@@ -165,9 +168,9 @@ settings_restore(int nestlevel)
 Oid
 poll_key_index(Relation rel)
 {
-	Oid			replident = RelationGetReplicaIndex(rel);	/* fills rd_pkindex */
+	Oid			pkey = poll_compat_primary_key(rel);
 
-	return OidIsValid(rel->rd_pkindex) ? rel->rd_pkindex : replident;
+	return OidIsValid(pkey) ? pkey : RelationGetReplicaIndex(rel);
 }
 
 /* What a column is, but for the operators. */

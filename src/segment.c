@@ -161,8 +161,13 @@ read_segment(HeapTuple tuple, TupleDesc desc, PollSegments *result)
 	Datum	   *open;
 	char	   *name;
 
+	int			id;
+
 	heap_deform_tuple(tuple, desc, values, isnull);
-	segment = &result->segments[DatumGetInt32(values[ANUM_SEGMENT_ID - 1])];
+	id = DatumGetInt32(values[ANUM_SEGMENT_ID - 1]);
+	if (id < 0 || id >= POLL_SEGMENTS)
+		elog(ERROR, "no such segment: %d", id);
+	segment = &result->segments[id];
 	name = TextDatumGetCString(values[ANUM_SEGMENT_STATE - 1]);
 	segment->state = state_of_name(name);
 	segment->since = DatumGetTimestampTz(values[ANUM_SEGMENT_SINCE - 1]);
@@ -206,9 +211,14 @@ read_segments(Snapshot snapshot)
 	Relation	rel = table_open(poll_catalog_segment(), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	HeapTuple	tuple;
+	int			n = 0;
 
+	result->current = -1;
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
 		read_segment(tuple, RelationGetDescr(rel), result);
+		n++;
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 
@@ -223,6 +233,11 @@ read_segments(Snapshot snapshot)
 		if (is_newer(segment, result->newest))
 			result->newest = segment;
 	}
+	if (n != POLL_SEGMENTS || result->current < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("table \"%s.segment\" is corrupted", POLL_SCHEMA),
+				 errhint("Drop and create the extension.")));
 	return result;
 }
 
@@ -445,6 +460,8 @@ typedef struct PollStepping
 	const PollSegments *before;
 	int64		age_ms;
 	TimestampTz now;
+	int			next;			/* the empty segment to go on with, or -1 */
+	int			early;			/* the one to trim before its time, or -1 */
 	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
 
@@ -521,14 +538,13 @@ is_large(uint64 bytes)
 	return poll_rotate_size > 0 && bytes >= (uint64) poll_rotate_size * 1024;
 }
 
-/* The current segment is old or large enough: on to the next, if it is empty. */
+/* The current segment is old or large enough: on to the next. */
 static PollSegmentStep
 begin_next(PollStepping *self, int id, uint64 bytes)
 {
-	int			next = (id + 1) % POLL_SEGMENTS;
+	int			next = self->next;
 
-	if (bytes == 0 || self->before->segments[next].state != POLL_SEGMENT_EMPTY ||
-		self->before->segments[next].ours)
+	if (bytes == 0 || next < 0 || self->before->segments[next].ours)
 		return POLL_STEP_NONE;
 	if (!is_large(bytes) && !is_old(self, &self->before->segments[id], self->age_ms / 2))
 		return POLL_STEP_YOUNG;
@@ -590,10 +606,37 @@ empty_trimmed(PollStepping *self, int id)
 	return POLL_STEP_EMPTIED;
 }
 
+/*
+ * Which segment comes next, and which has to go for its size.  Somebody may keep
+ * one for long: then the other two take turns.
+ */
 static void
-step(PollStepping *self, int id, bool early, PollSegmentReport *report)
+plan_steps(PollStepping *self)
+{
+	const PollSegments *before = self->before;
+	int			current = before->current;
+	int			oldest = -1;	/* closed one */
+
+	self->next = -1;
+	for (int i = POLL_SEGMENTS - 1; i > 0; i--)
+	{
+		int			id = (current + i) % POLL_SEGMENTS;
+		const PollSegment *segment = &before->segments[id];
+
+		if (segment->state == POLL_SEGMENT_EMPTY)
+			self->next = id;
+		if (segment->state == POLL_SEGMENT_CLOSED &&
+			(oldest < 0 || segment->x < before->segments[oldest].x))
+			oldest = id;
+	}
+	self->early = self->next < 0 && is_large(segment_bytes(current)) ? oldest : -1;
+}
+
+static void
+step(PollStepping *self, int id, PollSegmentReport *report)
 {
 	const PollSegment *segment = &self->before->segments[id];
+	bool		early = self->early == id;
 
 	report->state = segment->state;
 	report->bytes = segment_bytes(id);
@@ -638,10 +681,6 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 {
 	PollStepping self = {.age_ms = age_ms};
 	Oid			relid = poll_catalog_segment();
-	int			current;
-	int			next;
-	bool		large;
-
 	memset(report, 0, sizeof(PollSegmentReport) * POLL_SEGMENTS);
 	if (wait)
 		LockRelationOid(relid, ShareUpdateExclusiveLock);
@@ -650,14 +689,12 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 	self.now = GetCurrentTimestamp();
 	self.rel = table_open(relid, NoLock);
 	self.before = read_segments(NULL);
-	current = self.before->current;
-	next = (current + 1) % POLL_SEGMENTS;
-	large = is_large(segment_bytes(current));
+	plan_steps(&self);
 	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < POLL_SEGMENTS; i++)
-		step(&self, i, large && i == next, &report[i]);
-	if (report[current].step == POLL_STEP_BEGUN)
-		report[next].state = POLL_SEGMENT_CURRENT;
+		step(&self, i, &report[i]);
+	if (report[self.before->current].step == POLL_STEP_BEGUN)
+		report[self.next].state = POLL_SEGMENT_CURRENT;
 	if (self.horizon != 0)
 		poll_tick_trim(self.horizon);
 	PopActiveSnapshot();

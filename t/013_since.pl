@@ -511,7 +511,8 @@ sub test_no_preload
 	is(keys_since($db, $before), '1001 1002', 'no preload: a late commit');
 
 	# workers start in the order in which they were asked for
-	$db->do('SET force_parallel_mode = on');
+	$db->do(q{SELECT set_config(name, 'on', false) FROM pg_settings
+		WHERE name IN ('force_parallel_mode', 'debug_parallel_query')});		# until 15, since 16
 	$db->do('SELECT count(*) FROM items');
 	is(fetch_value($db, $WORKERS, 'postgres'), 0, 'no preload: no worker');
 	$db->do('RESET ALL');

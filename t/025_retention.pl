@@ -44,6 +44,7 @@ sub rotate
 
 sub waits_for { return fetch_value($db, 'SELECT waits_for FROM poll.stat_log WHERE segment = ?', @_); }
 
+my $cursor;
 create_items($db);
 is(trim('0'), 'current -, empty -, empty -', 'an empty log');
 $db->do('INSERT INTO items VALUES (1001)');
@@ -91,6 +92,22 @@ trim('0');
 like(trim('1 hour'), qr/closed closed/, 'nor a savepoint that was rolled back to');
 $other->rollback;
 
+# whoever keeps a segment for long does not keep the other two
+rotate();
+$other->begin_work;
+$other->do('INSERT INTO items SELECT 20000 + g FROM generate_series(1, 2000) AS g');
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+foreach (1 .. 5)
+{
+	$db->do('UPDATE items SET v = v + 1 WHERE id = 1001');
+	trim('0') foreach 1 .. 2;
+	$cursor = fetch_value($db, q(SELECT poll.poll('{items}', ?)->>'cursor'), $cursor);
+}
+cmp_ok(fetch_value($db, q(SELECT count(*) FROM poll.change c JOIN poll.segment s ON s.id = c.segment WHERE s.state <> 'filled')), '<', 3,
+	'while somebody is writing, the other segments take turns');
+$other->commit;
+is(fetch_value($db, q(SELECT count(*) FROM poll.changes('items', ?, 10000)), $cursor), 2000, 'and nothing of it is lost');
+
 # readers keep a trimmed segment, but only those who began before
 rotate();
 $db->do('UPDATE items SET v = 2 WHERE id = 1001');
@@ -103,7 +120,7 @@ $other->do("LOCK TABLE poll.change_$current IN ACCESS SHARE MODE");
 like(trim('0'), qr/trimmed trimmed/, 'one that is being read is trimmed');
 like(trim('0'), qr/trimmed in use/, 'but not emptied');
 is_deeply(waits_for($current), [ $other->{pg_pid} ], 'which is shown');
-my $cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
 $db->do('UPDATE items SET v = 3 WHERE id = 1001');
 is(fetch_value($db, q(SELECT key FROM poll.changes('items', ?)), $cursor), '{"id":1001}', 'others poll meanwhile');
 $other->commit;
@@ -198,34 +215,32 @@ sub slow_poller
 	return $slow->report;
 }
 
-# Polls all there is, twice as often as is needed, and must never expire; but for a
-# machine that has no time for it.
+# Polls all there is, twice as often as is needed, and must never expire, unless the
+# machine has kept it from polling for too long.
 sub timely_poller
 {
 	my ($poller_seed, $age, $stop_file) = @_;
 	my $session = connect_to($node);
 	my $timely = PollMirror->new('items');
-	my $seen = 0;
-	my $stop;
+	my $last = time;
 
 	srand($poller_seed);
-	do
+	while (!-e $stop_file)
 	{
-		my $now = time;
+		my $start = time;
 
-		$stop = -e $stop_file;
 		if (eval { $timely->drain($session, 1000); 1 })
 		{
-			$seen = $now;
-			sleep rand($age / 2) if !$stop;
+			$last = $start;
 		}
 		else
 		{
-			die $@ if $session->state ne 'PT410' || time - $seen < 0.9 * $age;
+			die $@ if $session->state ne 'PT410' || time - $last < $age;
 			$timely->expire;
-			$stop = 0;
 		}
-	} while (!$stop);
+		sleep rand($age / 2);
+	}
+	$timely->drain($session, 1000);
 	return $timely->report;
 }
 

@@ -123,6 +123,8 @@ foreach my $kind (sort keys %after)
 
 # the new server uses the xids again, and delivers what it does
 my $adopted = fetch_value($on_new, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{complete});
+is(fetch_value($on_new, q(SELECT current FROM poll.poll('{quiet}', ?) p, poll.cursor_info(p->>'cursor')), $before{silent}), 1,
+	'a cursor goes on as one of the new timeline, each time') foreach 1 .. 3;
 isnt($adopted, $before{complete}, 'a cursor that goes on is one of the new timeline');
 is(fetch_value($on_new, 'SELECT current FROM poll.cursor_info(?)', $adopted), 1, 'which is shown');
 $on_new->do('INSERT INTO busy VALUES (?)', undef, $_) foreach 31 .. 40;

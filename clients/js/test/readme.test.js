@@ -17,9 +17,7 @@ let gateway;
 before(async () => {
 	database = await Database.create('readme');
 	gateway = await Gateway.start(database.name);
-	await database.sql(`CREATE TABLE notes (id int PRIMARY KEY, room_id int, body text);
-		INSERT INTO notes VALUES (1, 7, 'here');
-		SELECT poll.track('notes', scope => '{room_id}'); GRANT SELECT ON notes TO demo_web`);
+	await database.sql(examples('sql')[1].replaceAll('poll_gateway', 'demo_web'));
 });
 
 after(async () => {
