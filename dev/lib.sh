@@ -72,6 +72,8 @@ keep=					# leave the folder
 uninstall=				# the extension was not there before
 environment=()			# assignments, for make_tree_as_user
 createcluster=/etc/postgresql-common/createcluster.d/poll_ext.conf
+policy=/usr/sbin/policy-rc.d
+own_policy=				# it is ours
 
 # become_root ARGUMENT...: starts the script again by sudo if need be
 become_root() {
@@ -89,7 +91,7 @@ begin_work() {
 # Whatever happened: no server, no extension, no folder stays.
 end_work() {
 	local pid
-	remove_createcluster
+	remove_policies
 	find "$work" -name postmaster.pid -exec head -qn 1 {} + | while read -r pid; do
 		kill -QUIT "$pid" 2>/dev/null || true
 	done
@@ -108,19 +110,24 @@ install_packages() {
 	done
 	if ((${#missing[@]})); then
 		say "installing ${missing[*]}"
-		# Debian would create a server and start it at once. We need none.
+		# Debian would create a server, and start it and others at once. We need none.
 		mkdir -p "${createcluster%/*}"
 		echo 'create_main_cluster = false' >"$createcluster"
+		[[ -e $policy ]] || { own_policy=1 && install -m 755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'; }
 		{
 			apt-get update -qq
 			DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 		} >"$work/apt.log" 2>&1 || { tail -n 30 "$work/apt.log"; die 'cannot install the packages'; }
-		remove_createcluster
+		[[ " ${missing[*]} " != *' pgbouncer '* ]] ||
+			deb-systemd-helper disable pgbouncer.service >/dev/null 2>&1 || true
+		remove_policies
 	fi
 	need_server
 }
 
-remove_createcluster() {
+remove_policies() {
+	[[ ! $own_policy ]] || rm -f "$policy"
+	own_policy=
 	if [[ -f $createcluster ]]; then
 		rm "$createcluster"
 		rmdir --ignore-fail-on-non-empty "${createcluster%/*}"

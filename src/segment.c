@@ -112,7 +112,7 @@ typedef struct PollSegments
 	PollSegment segments[POLL_SEGMENTS];
 	int			current;
 	const PollSegment *trimmed; /* the one with the log's horizon */
-	const PollSegment *newest;	/* the one with the highest x of all */
+	const PollSegment *newest;	/* the one with the newest horizon */
 } PollSegments;
 
 static const char *const state_names[] = {"empty", "current", "filled", "closed", "trimmed"};
@@ -180,6 +180,29 @@ read_segment(HeapTuple tuple, TupleDesc desc, PollSegments *result)
 		segment->p[i] = xid_value(open[i]);
 }
 
+/* How many transactions below its x does the horizon list? */
+static int
+count_open(const PollSegment *segment)
+{
+	int			n = 0;
+
+	while (n < segment->np && segment->p[n] < segment->x)
+		n++;
+	return n;
+}
+
+/*
+ * Is the horizon a newer one, that covers more?  Of two with the same x it is
+ * the one that lists less, since nothing that begins later is below x.
+ */
+static bool
+is_newer(const PollSegment *segment, const PollSegment *than)
+{
+	if (than == NULL || segment->x != than->x)
+		return than == NULL || segment->x > than->x;
+	return count_open(segment) < count_open(than);
+}
+
 /* As the snapshot shows them, or NULL: as they are now. */
 static PollSegments *
 read_segments(Snapshot snapshot)
@@ -205,10 +228,9 @@ read_segments(Snapshot snapshot)
 
 		if (segment->state == POLL_SEGMENT_CURRENT)
 			result->current = i;
-		if (segment->state != POLL_SEGMENT_CLOSED &&
-			(result->trimmed == NULL || segment->x > result->trimmed->x))
+		if (segment->state != POLL_SEGMENT_CLOSED && is_newer(segment, result->trimmed))
 			result->trimmed = segment;
-		if (result->newest == NULL || segment->x > result->newest->x)
+		if (is_newer(segment, result->newest))
 			result->newest = segment;
 	}
 	if (n != POLL_SEGMENTS || result->current < 0)
@@ -440,7 +462,6 @@ typedef struct PollStepping
 	TimestampTz now;
 	int			next;			/* the empty segment to go on with, or -1 */
 	int			early;			/* the one to trim before its time, or -1 */
-	bool		closed;			/* one in this step */
 	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
 
@@ -544,9 +565,6 @@ close_filled(PollStepping *self, int id)
 	Relation	rel;
 	bool		wrote;
 
-	/* each horizon has an x of its own, which tells the newest one */
-	if (self->closed)
-		return POLL_STEP_NONE;
 	/* a lock of our own would not be in our way */
 	rel = table_open(relid, AccessShareLock);
 	wrote = CheckRelationLockedByMe(rel, RowExclusiveLock, true);
@@ -557,7 +575,6 @@ close_filled(PollStepping *self, int id)
 
 	poll_snapshot_view(GetLatestSnapshot(), &horizon);
 	set_state(self, id, POLL_SEGMENT_CLOSED, &horizon);
-	self->closed = true;
 	/* the last one that polls since a time can start from, if nothing follows */
 	poll_tick_write();
 	return POLL_STEP_CLOSED;

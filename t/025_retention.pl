@@ -190,34 +190,6 @@ $node->stop;
 
 # ---- all at once: a rotation a second, and less ----
 
-# Trims what is older, again and again, and counts what was done.
-sub rotator
-{
-	my ($age, $stop_file) = @_;
-	my $session = connect_to($node);
-	my %count;
-
-	while (!-e $stop_file)
-	{
-		$count{ $_ // 'nothing' }++
-		  foreach @{ $session->selectcol_arrayref('SELECT action FROM poll.trim(?)', undef, $age) };
-		sleep 0.05;
-	}
-	return \%count;
-}
-
-sub try_poll
-{
-	my ($self, $session) = @_;
-
-	return if eval { random_poll($self, $session); 1 };
-	my ($error, $state) = ($@, $session->state);
-	die $error if $state !~ /^(PT410|40001)$/;
-	$self->expire if $state eq 'PT410';
-	$session->do('ROLLBACK') if !$session->{AutoCommit} || $session->ping == 3 || $session->ping == 4;
-	return;
-}
-
 # Polls now and then, under any snapshot, and expires.
 sub slow_poller
 {
@@ -250,7 +222,6 @@ sub timely_poller
 	my ($poller_seed, $age, $stop_file) = @_;
 	my $session = connect_to($node);
 	my $timely = PollMirror->new('items');
-
 	my $last = time;
 
 	srand($poller_seed);
@@ -280,7 +251,7 @@ sub stress_with_rotation
 	my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
 
 	create_items($db);
-	my $rotator = start_child('rotator', sub { rotator("$age s", $stop_file) });
+	my $rotator = start_child('rotator', sub { rotator($node, $age, $stop_file) });
 	my @writers = start_writers($node, 6, $seed, $seconds);
 	my @slow = map { my $i = $_; start_child("slow poller $i", sub { slow_poller($seed + 100 + $i, $stop_file) }) } 1 .. 3;
 	my @timely = map { my $i = $_; start_child("timely poller $i", sub { timely_poller($seed + 200 + $i, $age, $stop_file) }) } 1 .. 2;

@@ -168,19 +168,34 @@ sub test_older_snapshot
 	return;
 }
 
-# Two segments wait for the same writer: of their horizons one is the newer.
-sub test_two_filled
+# Two horizons with the same x: the newer one counts.
+sub test_equal_horizons
 {
+	my $bulk = 'BEGIN; INSERT INTO items SELECT %d + g FROM generate_series(1, 2000) AS g';
+
 	rotate();
-	my $writer = connect_to($primary);
-	$writer->do('BEGIN; INSERT INTO items SELECT 1000 + g FROM generate_series(1, 2000) AS g');
+	my ($first, $second, $trimmer) = map { connect_to($primary) } 1 .. 3;
+	# each has written to a segment, which is filled, and is open
+	$first->do(sprintf $bulk, 1000);
 	begin_segment();
+	$second->do(sprintf $bulk, 4000);
+	begin_segment();
+	# closes the first segment, in a transaction with an xid below what has ended
+	$trimmer->do('BEGIN; SELECT pg_current_xact_id()');
 	update(5);
-	begin_segment();
-	is(fetch_value($db, q(SELECT count(*) FROM poll.segment WHERE state = 'filled')), 2, 'two wait');
-	$writer->do('ROLLBACK');
-	trim('1 hour', '1 hour');
-	is(fetch_value($db, q(SELECT count(DISTINCT x) FROM poll.segment WHERE state = 'closed')), 2, 'each has a horizon of its own');
+	$first->do('ROLLBACK');
+	my $cursor = next_cursor($db, 'now');
+	$trimmer->do(q(SELECT poll.trim('1 hour')));
+	$trimmer->do('COMMIT');
+	$second->do('COMMIT');
+	trim('1 hour');
+	is(join(' ', $db->selectrow_array(q(SELECT count(*), count(DISTINCT x) FROM poll.segment WHERE state = 'closed'))),
+		'2 1', 'two segments were closed, with the same x');
+	isnt(poll_with($db, $cursor), '', 'which the cursor has, but it has not seen what was in the second');
+	trim('0');
+	catch_up();
+	is(poll_with($_, $cursor), 'PT410', 'so it expires with that') foreach $db, $at_near;
+	$db->do('DELETE FROM items WHERE id > 1000');
 	return;
 }
 
@@ -220,7 +235,8 @@ sub test_long_reader
 $_->do('SELECT 1') foreach $at_near, $at_far;
 test_subtransaction($_) foreach 'COMMIT', 'ROLLBACK TO s', 'RELEASE s';
 test_older_snapshot();
-test_two_filled();
+# each segment is the first one in turn
+test_equal_horizons() foreach 1 .. 3;
 test_long_reader(connect_to($_)) foreach $primary, $far;
 
 
@@ -427,19 +443,6 @@ sub nester
 	return;
 }
 
-sub rotator
-{
-	my %count;
-
-	my $session = connect_to($primary);
-	while (!-e $stop_file)
-	{
-		$count{ $_ // 'nothing' }++ foreach @{ $session->selectcol_arrayref('SELECT action FROM poll.trim(?)', undef, "$age s") };
-		sleep 0.05;
-	}
-	return \%count;
-}
-
 # Cleans up what nobody on the primary needs.
 sub vacuum
 {
@@ -455,7 +458,7 @@ sub vacuum
 
 my @writers = start_writers($primary, 3, $seed, $duration);
 my @others = (
-	start_child('rotator', \&rotator),
+	start_child('rotator', sub { rotator($primary, $age, $stop_file) }),
 	start_child('vacuum', \&vacuum),
 	map { my $i = $_; start_child("nester $i", sub { nester($seed + 100 + $i, $i < 3 ? 120 : 6) }) } 1 .. 4);
 my @pollers = (

@@ -17,7 +17,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(create_items tolerated older_connection random_poll start_writers writer_summary check_cursors check_mirrors stress);
+our @EXPORT = qw(
+  create_items tolerated older_connection random_poll try_poll rotator
+  start_writers writer_summary check_cursors check_mirrors stress
+);
 
 my $KEYS = 300;
 
@@ -224,6 +227,36 @@ sub random_poll
 	return;
 }
 
+# The same while the log is trimmed: the cursor may have expired, or the snapshot be
+# too old.
+sub try_poll
+{
+	my ($mirror, $db) = @_;
+
+	return if eval { random_poll($mirror, $db); 1 };
+	my ($error, $state) = ($@, $db->state);
+	die $error if $state !~ /^(PT410|40001)$/;
+	$mirror->expire if $state eq 'PT410';
+	$db->do('ROLLBACK') if !$db->{AutoCommit} || $db->ping == 3 || $db->ping == 4;
+	return;
+}
+
+# Trims what is older than so many seconds, again and again, until the file is
+# there, and counts what was done.
+sub rotator
+{
+	my ($node, $age, $stop_file) = @_;
+	my $db = connect_to($node);
+	my %count;
+
+	while (!-e $stop_file)
+	{
+		$count{ $_ // 'nothing' }++ foreach @{ $db->selectcol_arrayref('SELECT action FROM poll.trim(?)', undef, "$age s") };
+		sleep 0.05;
+	}
+	return \%count;
+}
+
 # A poller: polls until the file is there, and then what is left.
 sub poller
 {
@@ -236,10 +269,15 @@ sub poller
 	sleep rand(2);
 	while (!-e $stop_file)
 	{
-		random_poll($mirror, rand() < 0.5 ? $newest : older_connection($older));
+		my $db = rand() < 0.5 ? $newest : older_connection($older);
+
+		try_poll($mirror, $db);
+		$older->{until} = 0 if $db != $newest && $db->state;
 		$mirror->restart if rand() < 0.002;
 		sleep rand(0.008);
 	}
+	$older->{db}->do('ROLLBACK') if $older->{until};
+	try_poll($mirror, $newest);
 	$mirror->drain($newest, 1000);
 	return $mirror->report;
 }
@@ -293,23 +331,33 @@ sub check_mirrors
 }
 
 # Everything together, on a node with the extension and without a table items.
+# Options:
+#	clients		what they connect to instead of the node
+#	retention	trims what is older, in seconds; returns what the rotator did
 sub stress
 {
-	my ($node, $seed, $duration) = @_;
-	my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
+	my ($node, $seed, $duration, %option) = @_;
+	my ($stop_file, $end_file) = map { PostgreSQL::Test::Utils::tempdir() . "/$_" } 'stop', 'end';
+	my $clients = $option{clients} // $node;
 	my $db = connect_to($node);
 
 	create_items($db);
-	my @writers = start_writers($node, 8, $seed, $duration);
+	my @writers = start_writers($clients, 8, $seed, $duration);
 	my @pollers = map {
 		my $number = $_;
-		start_child("poller $number", sub { poller($node, $seed + 100 + $number, $stop_file) })
+		start_child("poller $number", sub { poller($clients, $seed + 100 + $number, $end_file) })
 	} 1 .. 4;
+	my @rotators = map {
+		my $age = $_;
+		start_child('rotator', sub { rotator($node, $age, $stop_file) })
+	} grep { defined } $option{retention};
 
 	note 'transactions: ' . writer_summary(finish_children(@writers));
 	append_to_file($stop_file, '');
+	my @steps = finish_children(@rotators);
+	append_to_file($end_file, '');
 	check_mirrors($db, finish_children(@pollers));
-	return;
+	return @steps;
 }
 
 1;

@@ -65,7 +65,9 @@ sub connect_to
 			RaiseError => 1,
 			PrintError => 0,
 			PrintWarn => 0,
-			AutoInactiveDestroy => 1
+			AutoInactiveDestroy => 1,
+			# the next transaction may be in a session that does not know it
+			pg_server_prepare => $node->isa('PollPooler') ? 0 : 1
 		});
 }
 

@@ -1,0 +1,92 @@
+# pgbouncer in front of a server, in transaction mode: what is called a connection
+# is another session in each transaction.  connect_to() takes it for a node.
+
+package PollPooler;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(start_pooler skip_without_pooler);
+
+my @running;
+
+# Debian has it where users do not look.
+my ($program) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
+
+sub skip_without_pooler
+{
+	plan skip_all => 'there is no pgbouncer' if !$program;
+	return;
+}
+
+# Starts one with so many sessions.  The log is in {log}.
+sub start_pooler
+{
+	my ($node, $sessions) = @_;
+	my $folder = PostgreSQL::Test::Utils::tempdir_short();
+	my $self = bless { folder => $folder, log => PostgreSQL::Test::Utils::tempdir() . '/pgbouncer.log' }, __PACKAGE__;
+	my $user = getpwuid $<;
+
+	append_to_file("$folder/users", qq("$user" ""\n));
+	append_to_file("$folder/ini", sprintf <<'INI', $node->host, $node->port, $folder, $self->port, $folder, $sessions);
+[databases]
+postgres = host=%s port=%d
+[pgbouncer]
+listen_addr =
+unix_socket_dir = %s
+listen_port = %d
+auth_type = trust
+auth_file = %s/users
+pool_mode = transaction
+default_pool_size = %d
+max_client_conn = 100
+# sessions come and go
+server_lifetime = 3
+INI
+	$self->{pid} = fork() // die "fork: $!";
+	if ($self->{pid} == 0)
+	{
+		open STDOUT, '>', $self->{log};
+		open STDERR, '>&', \*STDOUT;
+		exec $program, "$folder/ini";
+		exit 1;
+	}
+	push @running, $self;
+	foreach (1 .. 200)
+	{
+		return $self if -S "$folder/.s.PGSQL." . $self->port;
+		select undef, undef, undef, 0.05;
+	}
+	die "pgbouncer does not start:\n" . slurp_file($self->{log});
+}
+
+sub host { return $_[0]{folder}; }
+sub port { return 6432; }
+
+sub stop
+{
+	my ($self) = @_;
+
+	kill 'INT', $self->{pid};
+	waitpid $self->{pid}, 0;
+	$self->{pid} = undef;
+	return;
+}
+
+END
+{
+	# not in children, and without a change of the exit code
+	my $code = $?;
+	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @running)
+	{
+		kill 'KILL', $_->{pid};
+		waitpid $_->{pid}, 0;
+	}
+	$? = $code;
+}
+
+1;
