@@ -99,6 +99,8 @@ $on_new = connect_to($new);
 my %after;
 $on_old->do('INSERT INTO busy VALUES (10)');
 $after{'late cut'} = sync_cursor($on_old, 'busy');
+# its position is that of the first page, its rows are newer
+$after{'end of a sync'} = fetch_value($on_old, q(SELECT poll.poll('{busy}', ?, 1000)->>'cursor'), $before{cut});
 $after{'new change'} = cursor_of($on_old, 'busy');
 $after{'part of it'} = fetch_value($on_old, q(SELECT poll.poll('{busy}', ?, 1)->>'cursor'), $before{page});
 $open->commit;
