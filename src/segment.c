@@ -37,6 +37,9 @@
  * horizon, of closed segments, too: to the same one for all, so that they go
  * on holding the same cursor.  What was open then and still is gets into P, and
  * was in p.  So whoever has polled since a segment was closed is safe from it.
+ * Above what a crash leaves, xids are handed out again: a horizon must not be
+ * there.  All that it shows as finished is in the WAL before the commit of the
+ * step, so that is synchronous in any case.
  *
  * Locking.  A step of a segment is a transaction of its own, under a lock on
  * poll.segment that one process has at a time; that table's relcache
@@ -488,6 +491,8 @@ set_state(PollStepping *self, int id, PollSegmentState state, const PollView *ho
 	}
 	systable_endscan(scan);
 	CacheInvalidateRelcache(self->rel);
+	/* cursors are lifted to it at once: a crash must not take it back */
+	ForceSyncCommit();
 }
 
 static bool
