@@ -188,7 +188,7 @@ static PollSegments *
 read_segments(Snapshot snapshot)
 {
 	PollSegments *result = palloc0(sizeof(PollSegments));
-	Relation	rel = table_open(poll_catalog_segment(), AccessShareLock);
+	Relation	rel = poll_catalog_open(poll_catalog_segment(), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	HeapTuple	tuple;
 	int			n = 0;
@@ -349,7 +349,7 @@ poll_segment_open_current(Oid *index)
 	for (;;)
 	{
 		int			current = get_segments()->current;
-		Relation	rel = table_open(poll_catalog_change(current), RowExclusiveLock);
+		Relation	rel = poll_catalog_open(poll_catalog_change(current), RowExclusiveLock);
 
 		if (get_segments()->current == current)
 		{
@@ -404,7 +404,7 @@ poll_segment_open(const PollCursor *cursor, Relation *heaps, Relation *indexes)
 		for (int i = 0; i < POLL_SEGMENTS; i++)
 			if (needed & (1 << i))
 			{
-				heaps[n] = table_open(poll_catalog_change(i), AccessShareLock);
+				heaps[n] = poll_catalog_open(poll_catalog_change(i), AccessShareLock);
 				indexes[n++] = index_open(poll_catalog_change_index(i), AccessShareLock);
 			}
 
@@ -504,7 +504,7 @@ is_old(const PollStepping *self, const PollSegment *segment, int64 age_ms)
 static uint64
 segment_bytes(int id)
 {
-	Relation	heap = table_open(poll_catalog_change(id), AccessShareLock);
+	Relation	heap = poll_catalog_open(poll_catalog_change(id), AccessShareLock);
 	Relation	index = index_open(poll_catalog_change_index(id), AccessShareLock);
 	uint64		blocks = RelationGetNumberOfBlocks(heap);
 
@@ -675,7 +675,7 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 	else if (!ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock))
 		return false;
 	self.now = GetCurrentTimestamp();
-	self.rel = table_open(relid, NoLock);
+	self.rel = poll_catalog_open(relid, NoLock);
 	self.before = read_segments(NULL);
 	plan_steps(&self);
 	PushActiveSnapshot(GetLatestSnapshot());
