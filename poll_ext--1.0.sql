@@ -465,7 +465,7 @@ RETURNS json
 AS 'MODULE_PATHNAME', 'poll_ext_pgrst_poll'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.pgrst_poll(text[], text, timestamptz, integer, jsonb, text) IS
-'poll.poll() for a function that PostgREST calls, as the caller (SECURITY INVOKER): reads request.headers and request.method, appends to response.headers and sets response.status. 200: the answer of poll.poll() with "etag"; 304: null, if If-None-Match has the tag (GET and HEAD), costs no quota; 429: {"code", "message", "details", "hint", "retry_after"}, if the client (null: nobody) has spent its quota at endpoint ''poll''. Errors: PT400, PT404, PT410, 22023 for settings that are not as PostgREST has them.';
+'poll.poll() for a function that PostgREST calls, as the caller (SECURITY INVOKER): reads request.headers and request.method, appends to response.headers and sets response.status. 200: the answer of poll.poll() with "etag"; 304: null, if If-None-Match has the tag (GET and HEAD), costs no quota if the page is empty; 429: {"code", "message", "details", "hint", "retry_after"}, if the client (null: nobody) has spent its quota at endpoint ''poll''. Errors: PT400, PT404, PT410, 22023 for settings that are not as PostgREST has them.';
 
 CREATE FUNCTION poll.pgrst_pre_request(feeds jsonb DEFAULT '{}', client text DEFAULT NULL,
 	endpoint text DEFAULT 'default', variant text DEFAULT NULL)

@@ -102,16 +102,26 @@ sqlstate_status(const char *sqlstate)
 	return MHD_HTTP_INTERNAL_SERVER_ERROR;
 }
 
+/*
+ * reveal: what was wrong, to the client; else only whether to try again.
+ */
 static Answer
-error_answer(const PGresult *result)
+error_answer(const PGresult *result, bool reveal)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 	int			status;
 
+	if (PQresultStatus(result) == PGRES_TUPLES_OK)
+	{
+		say("a function returns %d rows of %d columns, and should return one", PQntuples(result), PQnfields(result));
+		return answer_problem(MHD_HTTP_INTERNAL_SERVER_ERROR, NULL);
+	}
 	if (sqlstate == NULL)
 		return answer_problem(MHD_HTTP_SERVICE_UNAVAILABLE, "the database does not answer");
 	status = sqlstate_status(sqlstate);
+	if (!reveal && status != MHD_HTTP_SERVICE_UNAVAILABLE)
+		status = MHD_HTTP_INTERNAL_SERVER_ERROR;
 	/* what the administrator has to mend */
 	if (status >= 500 || status == MHD_HTTP_FORBIDDEN)
 		say("%s (%s)", message, sqlstate);
@@ -147,11 +157,11 @@ column_answer(PGresult *result, int status, int column)
 
 /* Is it the one row that was to come?  If not, the answer says so. */
 static bool
-is_row(PGresult *result, int columns, Answer *answer)
+is_row(PGresult *result, int columns, bool reveal, Answer *answer)
 {
 	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && PQnfields(result) == columns)
 		return true;
-	*answer = error_answer(result);
+	*answer = error_answer(result, reveal);
 	PQclear(result);
 	return false;
 }
@@ -164,7 +174,8 @@ answer_row(PGresult *result)
 			   *value;
 	const char *name;
 
-	if (!is_row(result, 3, &answer))
+	/* an error of poll.respond() comes from a policy or a type, and may tell of rows */
+	if (!is_row(result, 3, false, &answer))
 		return answer;
 	headers = json_loads(PQgetvalue(result, 0, 1), 0, NULL);
 	answer = column_answer(result, atoi(PQgetvalue(result, 0, 0)), 2);
@@ -183,7 +194,7 @@ answer_value(PGresult *result)
 {
 	Answer		answer;
 
-	if (!is_row(result, 1, &answer))
+	if (!is_row(result, 1, true, &answer))
 		return answer;
 	if (PQgetisnull(result, 0, 0))
 	{

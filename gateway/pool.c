@@ -49,6 +49,7 @@ typedef struct Database
 	int64_t		retry_at;
 	int			delay;
 	Job		   *job;
+	int64_t		give_up_at;		/* that job, if the server has not ended it */
 	PGresult   *result;			/* of the job, so far */
 } Database;
 
@@ -56,6 +57,8 @@ static const char *conninfo;
 static const char *const *statements;
 static int	statement_count;
 static char options[64];		/* of the server */
+static int	statement_timeout;	/* ms */
+static bool stopped;
 
 static Database *databases;
 static int	database_count;
@@ -231,6 +234,7 @@ serve(Database *database)
 	if (job == NULL)
 		return;
 	database->job = job;
+	database->give_up_at = loop_now() + statement_timeout + GRACE;
 	database->state = DATABASE_BUSY;
 	values[0] = job->parameter;
 	snprintf(name, sizeof(name), "%d", job->statement);
@@ -265,7 +269,7 @@ pool_submit(Job *job)
 		}
 	}
 	/* while it starts, and in the moment after a restart, wait */
-	if (failing && !has_connections())
+	if (stopped || (failing && !has_connections()))
 		refuse_jobs();
 }
 
@@ -364,6 +368,11 @@ database_opened(Source *source, uint32_t events)
 			refuse_jobs();
 		return;
 	}
+	if (stopped)
+	{
+		lose(database);
+		return;
+	}
 	if (!connected)
 		say("connected to %s as %s", PQdb(database->connection), PQuser(database->connection));
 	connected = true;
@@ -396,6 +405,7 @@ pool_start(const char *conninfo_arg, int connections, int timeout,
 	conninfo = conninfo_arg;
 	statements = statements_arg;
 	statement_count = statement_count_arg;
+	statement_timeout = timeout;
 	snprintf(options, sizeof(options), "-c statement_timeout=%d", timeout);
 	databases = calloc(connections, sizeof(Database));
 	if (databases == NULL || pipe2(ends, O_CLOEXEC) != 0)
@@ -424,12 +434,12 @@ pool_tick(void)
 	{
 		Database   *database = &databases[i];
 
-		if (database->state == DATABASE_BUSY && database->job->deadline + GRACE < now)
+		if (database->state == DATABASE_BUSY && database->give_up_at < now)
 		{
 			say("gave up a connection that does not answer");
 			lose(database);
 		}
-		if (database->state == DATABASE_DOWN && database->retry_at <= now)
+		if (database->state == DATABASE_DOWN && database->retry_at <= now && !stopped)
 			connect_database(database);
 	}
 }
@@ -459,6 +469,7 @@ pool_state(void)
 void
 pool_stop(void)
 {
+	stopped = true;
 	refuse_jobs();
 	for (int i = 0; i < database_count; i++)
 		if (databases[i].state == DATABASE_IDLE || databases[i].state == DATABASE_BUSY)

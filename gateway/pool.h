@@ -14,7 +14,7 @@ typedef struct Job
 {
 	int			statement;
 	char	   *parameter;
-	int64_t		deadline;		/* of the answer, see loop_now() */
+	int64_t		deadline;		/* for a connection to serve it, see loop_now() */
 
 	/*
 	 * Gets the result, to free; or NULL if there was no connection, none
@@ -48,7 +48,7 @@ extern void pool_tick(void);
 
 extern PoolState pool_state(void);
 
-/* Closes the connections; whoever waits gets no result. */
+/* Closes the connections; whoever waits, or comes later, gets no result. */
 extern void pool_stop(void);
 
 #endif							/* POOL_H */

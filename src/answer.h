@@ -15,6 +15,7 @@ typedef struct PollAnswer
 	text	   *cursor;			/* the one in it */
 	bool		has_more;
 	bool		behind;
+	bool		empty;			/* no changes, and no more */
 } PollAnswer;
 
 /* cursor: the text form of the request's, or NULL. */

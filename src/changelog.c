@@ -119,6 +119,9 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 	}
 #endif
 
+	/* a transaction may have many to write at its end */
+	CHECK_FOR_INTERRUPTS();
+
 	/* first: whoever sees the chunk must see this (shmem.c) */
 	poll_flushed_raise(channel, U64FromFullTransactionId(xid));
 

@@ -216,7 +216,7 @@ list_has(const char *p, const char *end, const char *tag, Size length)
 }
 
 bool
-poll_if_none_match(text *header, text *etag)
+poll_if_none_match(text *header, text *etag, bool any)
 {
 	const char *tag_end = VARDATA_ANY(etag) + VARSIZE_ANY_EXHDR(etag);
 	const char *tag = skip_weak(VARDATA_ANY(etag), tag_end);
@@ -231,7 +231,7 @@ poll_if_none_match(text *header, text *etag)
 
 	p = skip_blanks(p, end);
 	if (p < end && *p == '*')
-		return skip_blanks(p + 1, end) == end;
+		return any && skip_blanks(p + 1, end) == end;
 	return list_has(p, end, tag, tag_end - tag);
 }
 
@@ -241,5 +241,5 @@ poll_ext_if_none_match(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(poll_if_none_match(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_BOOL(poll_if_none_match(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), true));
 }

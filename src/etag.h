@@ -19,7 +19,10 @@ extern text *poll_etag_make(const char *prefix, const PollDigest *digest);
  */
 extern text *poll_etag_of_feeds(ArrayType *feeds, Jsonb *scope, const text *variant);
 
-/* Does the header match the tag?  Errors: 22023 it is no tag. */
-extern bool poll_if_none_match(text *header, text *etag);
+/*
+ * Does the header match the tag?  any: * matches all of them.  Errors: 22023 it
+ * is no tag.
+ */
+extern bool poll_if_none_match(text *header, text *etag, bool any);
 
 #endif							/* POLL_ETAG_H */

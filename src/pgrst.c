@@ -402,7 +402,8 @@ check_precondition(PollResponse *response, ArrayType *feeds, text *variant)
 	text	   *condition = if_none_match(headers);
 
 	poll_response_validator(response, tag, VARY);
-	if (condition == NULL || !poll_if_none_match(condition, tag))
+	/* not for *: whoever may not read it could watch its tag change */
+	if (condition == NULL || !poll_if_none_match(condition, tag, false))
 		return;
 	response->status = 304;
 	poll_response_header(response, "Content-Length", "0");

@@ -184,6 +184,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 	if (poll_nothing_new(request))
 	{
 		answer.body = envelope(request, NULL, cursor, &answer.lasting);
+		answer.empty = true;
 		return answer;
 	}
 
@@ -191,6 +192,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 	poll_request_read(request, max_rows, &page);
 	answer.has_more = page.has_more;
 	answer.behind = page.behind;
+	answer.empty = page.nchanges == 0 && !page.has_more;
 	answer.cursor = poll_cursor_encode(&page.next);
 	MemoryContextSwitchTo(request->caller);
 	answer.body = envelope(request, &page, answer.cursor, &answer.lasting);

@@ -7,7 +7,7 @@
  * are the feeds there for the caller (404), is the cursor good (410), may the
  * client ask now (429); then the answer is made, if the snapshot is not older
  * than the cursor (503), and if the client has it already (If-None-Match) it is
- * a 304, which costs no quota.
+ * a 304, which costs no quota if there was nothing to read.
  *
  * Errors that a client can do something about are caught in a subtransaction,
  * and become problem details (RFC 9457).  On a standby, a query that conflicts

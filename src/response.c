@@ -148,9 +148,11 @@ poll_response_finish(PollTask *task)
 		return;
 	}
 	task->tag = answer_tag(&answer);
-	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag))
+	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag, true))
 	{
-		task->response.status = 304;
+		/* a page that was read is paid for, also if it need not be sent */
+		if (answer.empty || check_rate(task, false))
+			task->response.status = 304;
 		return;
 	}
 	if (!check_rate(task, false))

@@ -669,6 +669,7 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 {
 	PollStepping self = {.age_ms = age_ms};
 	Oid			relid = poll_catalog_segment();
+
 	memset(report, 0, sizeof(PollSegmentReport) * POLL_SEGMENTS);
 	if (wait)
 		LockRelationOid(relid, ShareUpdateExclusiveLock);

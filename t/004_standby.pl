@@ -219,15 +219,17 @@ $standby->reload;
 my $seed = random_seed();
 my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
 my @writers = start_writers($primary, 3, $seed, 10);
-my $nester = start_child('nester', sub { nester($stop_file) });
+my $nester = start_child('nester', sub { nester("$stop_file.nester") });
 my @wanderers = map {
 	my $number = $_;
 	start_child("poller $number", sub { wanderer($seed + 100 + $number, $stop_file) })
 } 1 .. 3;
 
 note 'transactions: ' . writer_summary(finish_children(@writers));
-append_to_file($stop_file, '');
+# the last polls are those behind the last transaction
+append_to_file("$stop_file.nester", '');
 finish_children($nester);
+append_to_file($stop_file, '');
 my @reports = finish_children(@wanderers);
 wait_for_standby();
 check_mirrors($db, @reports);

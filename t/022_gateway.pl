@@ -134,6 +134,16 @@ has_shape($answer, 429, "$cors $problem ratelimit ratelimit-policy retry-after",
 cmp_ok($answer->{headers}{'retry-after'}, '>=', 54, 'says when');
 is(decode_json($answer->{body})->{retry_after}, $answer->{headers}{'retry-after'}, 'also in the body');
 
+# a page that is not empty is paid for, also by 304
+$answer = $gateway->get('/poll?feeds=messages', 'If-None-Match' => '*');
+is($answer->{status}, 429, 'who has spent his quota gets nothing, whatever he has');
+$db->do(q(SELECT poll.set_rate_policy('poll', 2, '1 minute', 'gcra', 2)));
+is(join(' ', map { $gateway->get('/poll?feeds=messages', 'If-None-Match' => '*')->{status} } 1 .. 3), '304 304 429', 'a page that is not sent again is paid for');
+$db->do(q(SELECT poll.set_rate_policy('poll', 2, '1 hour', 'strict')));
+is(join(' ', map { $gateway->get("/poll?feeds=messages&cursor=$cursor", 'If-None-Match' => '*')->{status} } 1 .. 4), '304 304 304 304', 'an empty one is free');
+$db->do(q(SELECT poll.set_rate_policy('poll', 2, '1 minute', 'strict')));
+is(join(' ', map { $gateway->get('/poll?feeds=messages')->{status} } 1 .. 3), '200 200 429', 'a new policy');
+
 # ---- who a client is: each has its own quota of 2 ----
 
 sub exhaust
@@ -191,6 +201,24 @@ foreach ([ P0001 => 400 ], [ PT418 => 418 ], [ PT410 => 410 ], [ PT200 => 500 ],
 	is($answer->{headers}{'retry-after'}, $status == 503 ? 1 : undef, 'and whether to try again');
 }
 like($gateway->log, qr/^poll-gateway: failed \(XX000\)$/m, 'but in the log');
+
+# what a policy says when it fails may tell of rows
+$db->do(<<'SQL');
+CREATE ROLE gateway_user LOGIN;
+CREATE TABLE notes (id int PRIMARY KEY, v text);
+INSERT INTO notes VALUES (1, 'a secret');
+ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+CREATE POLICY fails ON notes USING (v::int > 0);
+SELECT poll.track('notes');
+GRANT SELECT ON notes TO gateway_user;
+GRANT EXECUTE ON FUNCTION poll.respond TO gateway_user;
+SQL
+my $limited = start_gateway($node, '-d', sprintf('host=%s port=%d dbname=postgres user=gateway_user', $node->host, $node->port));
+$answer = $limited->get('/poll?feeds=notes');
+is($answer->{status}, 500, 'an error while reading is nobody\'s business');
+unlike($answer->{body}, qr/secret/, 'nor what it says');
+like($limited->log, qr/a secret/, 'but in the log');
+$limited->stop;
 
 # ---- files ----
 

@@ -346,7 +346,7 @@ export class Poller {
 	/** An error in a callback that only looks on must not end the loop. */
 	#call(name, argument) {
 		try {
-			this.#options[name]?.(argument);
+			Promise.resolve(this.#options[name]?.(argument)).catch((error) => console.error(error));
 		} catch (error) {
 			console.error(error);
 		}

@@ -74,11 +74,11 @@ test('the page, with the table and the grants', async (t) => {
 test('a page that keeps its cursor', async (t) => {
 	const page = await openPage(t, database.name, keepCursor);
 	const kept = (name) => page.evaluate((name) => localStorage.getItem(name), name);
-	await until('the cursor is kept', () => kept('tasks cursor'));
+	await until('the cursor is kept', async () => JSON.parse(await kept('tasks'))?.cursor);
 	const count = await database.sql('SELECT count(*) FROM tasks');
-	assert.equal(JSON.parse(await kept('tasks')).length, Number(count));
+	assert.equal(JSON.parse(await kept('tasks')).rows.length, Number(count));
 	const next = page.waitForRequest((request) => new URL(request.url()).searchParams.has('cursor'));
-	const cursor = await kept('tasks cursor');
+	const { cursor } = JSON.parse(await kept('tasks'));
 	await page.reload();
 	assert.equal(new URL((await next).url()).searchParams.get('cursor'), cursor);
 });
