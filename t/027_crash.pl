@@ -60,30 +60,6 @@ sub crash
 	return;
 }
 
-# Has the cursor not seen all that was trimmed?  Once it has not, it never will.
-sub is_due
-{
-	my ($cursor) = @_;
-
-	return fetch_value($db, <<'SQL', $cursor);
-SELECT c.next_xid < h.x OR EXISTS (SELECT FROM unnest(c.open_xids) AS o WHERE o < h.x AND o <> ALL (h.p))
-  FROM poll.cursor_info(?) AS c,
-	   (SELECT x, p FROM poll.segment WHERE state <> 'closed' ORDER BY x DESC LIMIT 1) AS h
-SQL
-}
-
-# Does it, and starts the mirror again if its cursor has expired.
-sub unless_expired
-{
-	my ($mirror, $poll) = @_;
-
-	return 1 if eval { $poll->(); 1 };
-	die $@ if $db->state ne 'PT410';
-	$mirror->fault("has expired, and should not: $mirror->{cursor}") if !is_due($mirror->{cursor});
-	$mirror->expire;
-	return 0;
-}
-
 # Polls all there is; the log may be trimmed meanwhile.
 sub try_drain
 {
@@ -91,7 +67,7 @@ sub try_drain
 
 	foreach (1 .. 20)
 	{
-		return if unless_expired($mirror, sub { $mirror->drain($db, 1000) });
+		return if unless_expired($mirror, $db, sub { $mirror->drain($db, 1000) });
 	}
 	die 'expires all the time';
 }
@@ -167,7 +143,7 @@ foreach my $round (1 .. $rounds)
 	{
 		my $mirror = $mirrors[ rand @mirrors ];
 
-		$polls += unless_expired($mirror, sub { random_poll($mirror, $db) });
+		$polls += unless_expired($mirror, $db, sub { random_poll($mirror, $db) });
 		sleep 0.001;
 	}
 	kill_server();
@@ -178,7 +154,7 @@ foreach my $round (1 .. $rounds)
 	{
 		my $mirror = $mirrors[ rand @mirrors ];
 
-		unless_expired($mirror, sub { random_poll($mirror, $db) }) if rand() < 0.5;
+		unless_expired($mirror, $db, sub { random_poll($mirror, $db) }) if rand() < 0.5;
 		$db->do((rand() < 0.5 ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid'");
 		$prepared++;
 	}
