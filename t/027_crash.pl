@@ -82,10 +82,14 @@ sub is_right
 	return;
 }
 
-# Without a worker that is still at work, which would flush the WAL.
-sub wait_for_quiet
+# Writes something, and waits until the worker that this starts has come and gone:
+# it would make steps, and flush the WAL.
+sub write_and_wait
 {
-	wait_for($db, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'poll_ext worker'));
+	$db->do('UPDATE items SET v = v + 1 WHERE id = 1');
+	ok(wait_for($db, <<'SQL', fetch_value($db, 'SELECT clock_timestamp()')), 'the worker is gone');
+SELECT max(at) > ? AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'poll_ext worker') FROM poll.tick
+SQL
 	return;
 }
 
@@ -184,8 +188,8 @@ my $mirror = PollMirror->new('items');
 $mirror->drain($db, 1000);
 foreach (1 .. 3)
 {
-	# nobody else makes steps; and one that removes a file would be on disk at once
-	wait_for_quiet();
+	# a step that removes a file would be on disk at once
+	write_and_wait();
 	$mirror->drain($db, 1000);
 	foreach (1 .. 10)
 	{
@@ -193,8 +197,7 @@ foreach (1 .. 3)
 		$db->do(q(SELECT poll.trim('0')));
 		$mirror->drain($db, 1000);
 	}
-	$db->do('UPDATE items SET v = v + 1 WHERE id = 1');
-	wait_for_quiet();
+	write_and_wait();
 	$mirror->drain($db, 1000);
 	$db->do(q(SELECT poll.trim('0')));
 	burn_xids();
@@ -209,7 +212,7 @@ foreach (1 .. 3)
 
 # and that of poll.track()
 $db->do('CREATE TABLE later (id int PRIMARY KEY)');
-wait_for_quiet();
+write_and_wait();
 $db->do('SET synchronous_commit = off');
 $db->do(q(SELECT poll.track('later')));
 my $later = PollMirror->new('later');
