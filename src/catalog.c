@@ -21,6 +21,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
@@ -119,7 +120,7 @@ find_relation(Oid nspid, const char *name)
 static void
 read_epoch(PollRelations *result)
 {
-	Relation	rel = table_open(result->epoch, AccessShareLock);
+	Relation	rel = poll_catalog_open(result->epoch, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		isnull;
@@ -173,6 +174,19 @@ get_relations(void)
 		relations = new;
 	}
 	return &relations;
+}
+
+Relation
+poll_catalog_open(Oid relid, LOCKMODE lockmode)
+{
+	Relation	rel = try_relation_open(relid, lockmode);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("extension \"poll_ext\" was dropped a moment ago"),
+				 errhint("Try again if it was created again.")));
+	return rel;
 }
 
 bool
@@ -354,7 +368,7 @@ registry_load(void)
 	PG_TRY();
 	{
 		/* opening the table handles the invalidations that came before */
-		rel = table_open(poll_catalog_feed(), AccessShareLock);
+		rel = poll_catalog_open(poll_catalog_feed(), AccessShareLock);
 		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 			registry_enter(by_id, by_name, relids, tuple, RelationGetDescr(rel), context);

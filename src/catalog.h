@@ -9,6 +9,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
 
@@ -84,6 +85,12 @@ extern const pg_uuid_t *poll_catalog_secret(void);
 extern char *poll_catalog_table_name(Oid relid);
 
 extern Oid	poll_catalog_owner(Oid relid);
+
+/*
+ * Opens one of the tables above.  Its oid may be from before a DROP EXTENSION that
+ * is heard of only now: then that is an error.
+ */
+extern Relation poll_catalog_open(Oid relid, LOCKMODE lockmode);
 
 /* Is it poll.segment, or perhaps?  For the relcache callback. */
 extern bool poll_catalog_is_segment(Oid relid);

@@ -37,6 +37,9 @@
  * horizon, of closed segments, too: to the same one for all, so that they go
  * on holding the same cursor.  What was open then and still is gets into P, and
  * was in p.  So whoever has polled since a segment was closed is safe from it.
+ * Above what a crash leaves, xids are handed out again: a horizon must not be
+ * there.  All that it shows as finished is in the WAL before the commit of the
+ * step, so that is synchronous in any case.
  *
  * Locking.  A step of a segment is a transaction of its own, under a lock on
  * poll.segment that one process has at a time; that table's relcache
@@ -208,7 +211,7 @@ static PollSegments *
 read_segments(Snapshot snapshot)
 {
 	PollSegments *result = palloc0(sizeof(PollSegments));
-	Relation	rel = table_open(poll_catalog_segment(), AccessShareLock);
+	Relation	rel = poll_catalog_open(poll_catalog_segment(), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	HeapTuple	tuple;
 	int			n = 0;
@@ -368,7 +371,7 @@ poll_segment_open_current(Oid *index)
 	for (;;)
 	{
 		int			current = get_segments()->current;
-		Relation	rel = table_open(poll_catalog_change(current), RowExclusiveLock);
+		Relation	rel = poll_catalog_open(poll_catalog_change(current), RowExclusiveLock);
 
 		if (get_segments()->current == current)
 		{
@@ -423,7 +426,7 @@ poll_segment_open(const PollCursor *cursor, Relation *heaps, Relation *indexes)
 		for (int i = 0; i < POLL_SEGMENTS; i++)
 			if (needed & (1 << i))
 			{
-				heaps[n] = table_open(poll_catalog_change(i), AccessShareLock);
+				heaps[n] = poll_catalog_open(poll_catalog_change(i), AccessShareLock);
 				indexes[n++] = index_open(poll_catalog_change_index(i), AccessShareLock);
 			}
 
@@ -509,6 +512,8 @@ set_state(PollStepping *self, int id, PollSegmentState state, const PollView *ho
 	}
 	systable_endscan(scan);
 	CacheInvalidateRelcache(self->rel);
+	/* cursors are lifted to it at once: a crash must not take it back */
+	ForceSyncCommit();
 }
 
 static bool
@@ -520,7 +525,7 @@ is_old(const PollStepping *self, const PollSegment *segment, int64 age_ms)
 static uint64
 segment_bytes(int id)
 {
-	Relation	heap = table_open(poll_catalog_change(id), AccessShareLock);
+	Relation	heap = poll_catalog_open(poll_catalog_change(id), AccessShareLock);
 	Relation	index = index_open(poll_catalog_change_index(id), AccessShareLock);
 	uint64		blocks = RelationGetNumberOfBlocks(heap);
 
@@ -688,7 +693,7 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 	else if (!ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock))
 		return false;
 	self.now = GetCurrentTimestamp();
-	self.rel = table_open(relid, NoLock);
+	self.rel = poll_catalog_open(relid, NoLock);
 	self.before = read_segments(NULL);
 	plan_steps(&self);
 	PushActiveSnapshot(GetLatestSnapshot());

@@ -106,7 +106,7 @@ poll_shape_store(int64 feed, const char *shape)
 static char *
 find_shape(int64 feed)
 {
-	Relation	rel = table_open(poll_catalog_shape(), AccessShareLock);
+	Relation	rel = poll_catalog_open(poll_catalog_shape(), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;

@@ -78,7 +78,7 @@ poll_tick_write(void)
 {
 	PollDatabase *database = poll_shmem_database();
 	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
-	Relation	rel = table_open(poll_catalog_tick(), RowExclusiveLock);
+	Relation	rel = poll_catalog_open(poll_catalog_tick(), RowExclusiveLock);
 	PollView	view;
 	uint64		x;
 	Datum	   *open;
@@ -111,7 +111,7 @@ poll_tick_write(void)
 void
 poll_tick_trim(uint64 x)
 {
-	Relation	rel = table_open(poll_catalog_tick(), RowExclusiveLock);
+	Relation	rel = poll_catalog_open(poll_catalog_tick(), RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 
@@ -237,7 +237,7 @@ find_tick(Relation rel, Snapshot snapshot, TimestampTz at, TimeLineID timeline)
 static bool
 read_tick(Snapshot snapshot, TimestampTz at, TimeLineID timeline, PollCursor *cursor)
 {
-	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
+	Relation	rel = poll_catalog_open(poll_catalog_tick(), AccessShareLock);
 	HeapTuple	tuple = find_tick(rel, snapshot, at, timeline);
 
 	if (tuple != NULL)
@@ -273,7 +273,7 @@ poll_tick_find_on(TimeLineID timeline, PollCursor *cursor)
 TimestampTz
 poll_tick_newest(Snapshot snapshot)
 {
-	Relation	rel = table_open(poll_catalog_tick(), AccessShareLock);
+	Relation	rel = poll_catalog_open(poll_catalog_tick(), AccessShareLock);
 	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND, PG_UINT32_MAX);
 	bool		isnull;
 	TimestampTz at = 0;

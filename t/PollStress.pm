@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  create_items tolerated older_connection random_poll try_poll rotator
+  create_items tolerated older_connection random_poll unless_expired try_poll rotator
   start_writers writer_summary check_cursors check_mirrors stress
 );
 
@@ -255,6 +255,25 @@ sub rotator
 		sleep 0.05;
 	}
 	return \%count;
+}
+
+# Does it, and starts the mirror again if its cursor has expired; true if not.  A
+# cursor may expire only if it has not seen all that was trimmed; once that is so,
+# it stays so.
+sub unless_expired
+{
+	my ($mirror, $db, $poll) = @_;
+
+	return 1 if eval { $poll->(); 1 };
+	die $@ if $db->state ne 'PT410';
+	my $due = fetch_value($db, <<'SQL', $mirror->{cursor});
+SELECT c.next_xid < h.x OR EXISTS (SELECT FROM unnest(c.open_xids) AS o WHERE o < h.x AND o <> ALL (h.p))
+  FROM poll.cursor_info(?) AS c,
+	   (SELECT x, p FROM poll.segment WHERE state <> 'closed' ORDER BY x DESC LIMIT 1) AS h
+SQL
+	$mirror->fault("has expired, and should not: $mirror->{cursor}") if !$due;
+	$mirror->expire;
+	return 0;
 }
 
 # A poller: polls until the file is there, and then what is left.

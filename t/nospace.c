@@ -1,7 +1,8 @@
 /*
  * A disk that is full, for t/028_limits.pl: preloaded into the server, it lets
  * files of the relations that the file $POLL_TEST_NOSPACE names not grow, for as
- * long as that file is there.
+ * long as that file is there.  ">N" in it: those with a higher number, that is, new
+ * ones.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,7 +39,8 @@ is_full(int fd, off_t end)
 		path[len] = '\0';
 		name = strrchr(path, '/');
 		while (name != NULL && !found && fscanf(file, "%63s", word) == 1)
-			found = strcmp(name + 1, word) == 0;
+			found = word[0] != '>' ? strcmp(name + 1, word) == 0 :
+				strstr(path, "/base/") != NULL && atol(name + 1) > atol(word + 1);
 	}
 	fclose(file);
 	return found && fstat(fd, &st) == 0 && end > st.st_size;
