@@ -29,6 +29,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
+#include "lib/qunique.h"
 #include "utils/snapmgr.h"
 
 #include "shmem.h"
@@ -78,6 +79,8 @@ poll_snapshot_view(Snapshot snapshot, PollView *view)
 	if (FullTransactionIdIsValid(own))
 		view->open[view->nopen++] = U64FromFullTransactionId(own);
 	qsort(view->open, view->nopen, sizeof(uint64), cmp_uint64);
+	/* at PREPARE TRANSACTION one is listed twice for a moment */
+	view->nopen = qunique(view->open, view->nopen, sizeof(uint64), cmp_uint64);
 }
 
 /*
