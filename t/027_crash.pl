@@ -109,7 +109,7 @@ sub burn_xids
 # ---- under load ----
 
 # Steps of the log, until the server is gone.
-sub rotator
+sub crash_rotator
 {
 	my ($round) = @_;
 	my $session = connect_to($node);
@@ -137,7 +137,7 @@ my ($wrong, $polls, $prepared) = ('', 0, 0);
 foreach my $round (1 .. $rounds)
 {
 	my @children = start_writers($node, 4, $seed + 10 * $round, 60, may_crash => 1);
-	push @children, start_child('rotator', sub { rotator($round) });
+	push @children, start_child('rotator', sub { crash_rotator($round) });
 	wait_for($db, q(SELECT count(*) >= 6 FROM pg_stat_activity WHERE backend_type = 'client backend'));
 	my $end = time + 0.3 + rand(0.6);
 	$db->do('BEGIN');
