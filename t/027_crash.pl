@@ -86,7 +86,8 @@ sub is_right
 # it would make steps, and flush the WAL.
 sub write_and_wait
 {
-	$db->do('UPDATE items SET v = v + 1 WHERE id = 1');
+	# a row that is there, whatever the writers have deleted
+	$db->do('INSERT INTO items VALUES (900, 0) ON CONFLICT (id) DO UPDATE SET v = items.v + 1');
 	ok(wait_for($db, <<'SQL', fetch_value($db, 'SELECT clock_timestamp()')), 'the worker is gone');
 SELECT max(at) > ? AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'poll_ext worker') FROM poll.tick
 SQL
