@@ -19,7 +19,6 @@
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
 #include "answer.h"
 #include "changes.h"
@@ -29,6 +28,7 @@
 #include "shmem.h"
 #include "snapshot.h"
 #include "tick.h"
+#include "xids.h"
 
 /* what the envelope takes beside its parts, and each change beside its row */
 #define ENVELOPE_BYTES	192
@@ -301,7 +301,6 @@ poll_ext_cursor_info(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Datum		values[8] = {0};
 	bool		isnull[8] = {0};
-	Datum	   *elements;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -309,14 +308,10 @@ poll_ext_cursor_info(PG_FUNCTION_ARGS)
 		invalid_cursor();
 
 	values[0] = CStringGetTextDatum(cursor.sync ? "full sync" : cursor.cut ? "cut" : "complete");
-	values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.x));
-	elements = palloc(sizeof(Datum) * Max(cursor.np, 1));
-	for (int i = 0; i < cursor.np; i++)
-		elements[i] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.p[i]));
-	values[2] = PointerGetDatum(construct_array(elements, cursor.np, XID8OID, sizeof(uint64),
-												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = poll_xid_datum(cursor.x);
+	values[2] = poll_xids_datum(cursor.p, cursor.np);
 	isnull[3] = isnull[4] = cursor.q == 0;
-	values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(cursor.q));
+	values[3] = poll_xid_datum(cursor.q);
 	values[4] = Int64GetDatum(cursor.v);
 	isnull[5] = !cursor.cut;
 	values[5] = LSNGetDatum(cursor.lsn);

@@ -68,20 +68,17 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
-#include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -89,7 +86,7 @@
 #include "guc.h"
 #include "segment.h"
 #include "snapshot.h"
-#include "tick.h"
+#include "xids.h"
 
 #define ANUM_SEGMENT_ID			1
 #define ANUM_SEGMENT_STATE		2
@@ -143,27 +140,13 @@ poll_segment_state_name(PollSegmentState state)
 	return state_names[state];
 }
 
-static uint64
-xid_value(Datum value)
-{
-	return U64FromFullTransactionId(DatumGetFullTransactionId(value));
-}
-
-static Datum
-xid_datum(uint64 xid)
-{
-	return FullTransactionIdGetDatum(FullTransactionIdFromU64(xid));
-}
-
 static void
 read_segment(HeapTuple tuple, TupleDesc desc, PollSegments *result)
 {
 	Datum		values[NATTS_SEGMENT];
 	bool		isnull[NATTS_SEGMENT];
 	PollSegment *segment;
-	Datum	   *open;
 	char	   *name;
-
 	int			id;
 
 	heap_deform_tuple(tuple, desc, values, isnull);
@@ -175,12 +158,8 @@ read_segment(HeapTuple tuple, TupleDesc desc, PollSegments *result)
 	segment->state = state_of_name(name);
 	segment->since = DatumGetTimestampTz(values[ANUM_SEGMENT_SINCE - 1]);
 	segment->ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
-	segment->x = xid_value(values[ANUM_SEGMENT_X - 1]);
-	deconstruct_array(DatumGetArrayTypeP(values[ANUM_SEGMENT_P - 1]), XID8OID, sizeof(uint64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &open, NULL, &segment->np);
-	segment->p = palloc(sizeof(uint64) * Max(segment->np, 1));
-	for (int i = 0; i < segment->np; i++)
-		segment->p[i] = xid_value(open[i]);
+	segment->x = poll_xid_value(values[ANUM_SEGMENT_X - 1]);
+	segment->p = poll_xids_value(values[ANUM_SEGMENT_P - 1], &segment->np);
 }
 
 /* How many transactions below its x does the horizon list? */
@@ -465,18 +444,7 @@ typedef struct PollStepping
 	TimestampTz now;
 	int			next;			/* the empty segment to go on with, or -1 */
 	int			early;			/* the one to trim before its time, or -1 */
-	uint64		horizon;		/* the x of what was trimmed, or 0 */
 } PollStepping;
-
-static ArrayType *
-xid_array(const uint64 *xids, int n)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-
-	for (int i = 0; i < n; i++)
-		elements[i] = xid_datum(xids[i]);
-	return construct_array(elements, n, XID8OID, sizeof(uint64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
-}
 
 /* Writes the row of a segment; horizon: a new one, or NULL. */
 static void
@@ -494,8 +462,8 @@ set_state(PollStepping *self, int id, PollSegmentState state, const PollView *ho
 	replace[ANUM_SEGMENT_STATE - 1] = replace[ANUM_SEGMENT_SINCE - 1] = true;
 	if (horizon != NULL)
 	{
-		values[ANUM_SEGMENT_X - 1] = xid_datum(horizon->xmax);
-		values[ANUM_SEGMENT_P - 1] = PointerGetDatum(xid_array(horizon->open, horizon->nopen));
+		values[ANUM_SEGMENT_X - 1] = poll_xid_datum(horizon->xmax);
+		values[ANUM_SEGMENT_P - 1] = poll_xids_datum(horizon->open, horizon->nopen);
 		values[ANUM_SEGMENT_RETAINED - 1] = TimestampTzGetDatum(self->now);
 		replace[ANUM_SEGMENT_X - 1] = replace[ANUM_SEGMENT_P - 1] = true;
 		replace[ANUM_SEGMENT_RETAINED - 1] = true;
@@ -580,8 +548,6 @@ close_filled(PollStepping *self, int id)
 
 	poll_snapshot_view(GetLatestSnapshot(), &horizon);
 	set_state(self, id, POLL_SEGMENT_CLOSED, &horizon);
-	/* the last one that polls since a time can start from, if nothing follows */
-	poll_tick_write();
 	return POLL_STEP_CLOSED;
 }
 
@@ -591,7 +557,6 @@ trim_closed(PollStepping *self, int id, bool early)
 	if (!early && !is_old(self, &self->before->segments[id], self->age_ms))
 		return POLL_STEP_YOUNG;
 	set_state(self, id, POLL_SEGMENT_TRIMMED, NULL);
-	self->horizon = Max(self->horizon, self->before->segments[id].x);
 	return POLL_STEP_TRIMMED;
 }
 
@@ -701,8 +666,6 @@ poll_segment_step(int64 age_ms, bool wait, PollSegmentReport *report)
 		step(&self, i, &report[i]);
 	if (report[self.before->current].step == POLL_STEP_BEGUN)
 		report[self.next].state = POLL_SEGMENT_CURRENT;
-	if (self.horizon != 0)
-		poll_tick_trim(self.horizon);
 	PopActiveSnapshot();
 	table_close(self.rel, NoLock);
 	CommandCounterIncrement();
