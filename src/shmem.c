@@ -88,6 +88,7 @@ database_init(PollDatabase *database, bool is_shared)
 	pg_atomic_init_u64(&database->ticked, 0);
 	pg_atomic_init_u64(&database->tick_x, 0);
 	pg_atomic_init_u64(&database->worker, 0);
+	pg_atomic_init_u64(&database->complained, 0);
 }
 
 static void

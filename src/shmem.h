@@ -18,6 +18,7 @@ typedef struct PollDatabase
 	pg_atomic_uint64 ticked;	/* the last tick of a writer */
 	pg_atomic_uint64 tick_x;	/* the highest x of a tick */
 	pg_atomic_uint64 worker;	/* its last sign of life */
+	pg_atomic_uint64 complained;	/* that the log cannot be trimmed */
 } PollDatabase;
 
 /* Called by _PG_init(); reserves the memory if that is still possible. */

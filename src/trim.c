@@ -13,6 +13,8 @@
 
 #include "guc.h"
 #include "segment.h"
+#include "shmem.h"
+#include "tick.h"
 #include "trim.h"
 
 /* waiting for longer than this is worth a line in the log, so often */
@@ -53,6 +55,28 @@ step_name(PollSegmentStep step)
 	return NULL;
 }
 
+/* The steps, and what they mean for ticks. */
+static bool
+take_steps(int64 age_ms, bool wait, PollSegmentReport *report)
+{
+	bool		closed = false;
+	bool		trimmed = false;
+
+	if (!poll_segment_step(age_ms, wait, report))
+		return false;
+	for (int i = 0; i < POLL_SEGMENTS; i++)
+	{
+		closed |= report[i].step == POLL_STEP_CLOSED;
+		trimmed |= report[i].step == POLL_STEP_TRIMMED;
+	}
+	/* the last one that polls since a time can start from, if nothing follows */
+	if (closed)
+		poll_tick_write();
+	if (trimmed)
+		poll_tick_trim(poll_segment_trimmed_x());
+	return true;
+}
+
 /* ---- by the worker ---- */
 
 static void
@@ -66,20 +90,44 @@ log_trimmed(const PollSegmentReport *report)
 			 report->early ? errhint("Raise poll_ext.rotate_size if there is room.") : 0));
 }
 
+/* Workers come and go, so the time of the last complaint is in shared memory. */
 static void
 log_waiting(int id, const PollSegmentReport *report)
 {
-	static TimestampTz last = 0;
+	PollDatabase *database = poll_shmem_database();
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last = pg_atomic_read_u64(&database->complained);
 
-	if (report->waiting < PATIENCE || now < last + COMPLAIN_EVERY)
+	if (report->waiting < PATIENCE || (now >= last && now < last + COMPLAIN_EVERY))
 		return;
-	last = now;
+	pg_atomic_write_u64(&database->complained, now);
 	ereport(LOG,
 			(errmsg("poll_ext cannot trim the change log of database \"%s\": segment %d is %s",
 					get_database_name(MyDatabaseId), id, step_name(report->step)),
 			 errdetail("It has been for " INT64_FORMAT " minutes.", report->waiting / USECS_PER_MINUTE),
 			 errhint("The view poll.stat_log has the sessions and prepared transactions that it waits for.")));
+}
+
+/* Was something done, and what is there to say? */
+static bool
+log_step(int id, const PollSegmentReport *report)
+{
+	switch (report->step)
+	{
+		case POLL_STEP_TRIMMED:
+			log_trimmed(report);
+			return true;
+		case POLL_STEP_BEGUN:
+		case POLL_STEP_CLOSED:
+		case POLL_STEP_EMPTIED:
+			return true;
+		case POLL_STEP_WRITERS:
+		case POLL_STEP_IN_USE:
+			log_waiting(id, report);
+			return false;
+		default:
+			return false;
+	}
 }
 
 bool
@@ -88,29 +136,10 @@ poll_trim_step(void)
 	PollSegmentReport report[POLL_SEGMENTS];
 	bool		done = false;
 
-	if (!poll_segment_step(trim_age(), false, report))
+	if (!take_steps(trim_age(), false, report))
 		return false;
 	for (int i = 0; i < POLL_SEGMENTS; i++)
-	{
-		switch (report[i].step)
-		{
-			case POLL_STEP_TRIMMED:
-				log_trimmed(&report[i]);
-				done = true;
-				break;
-			case POLL_STEP_BEGUN:
-			case POLL_STEP_CLOSED:
-			case POLL_STEP_EMPTIED:
-				done = true;
-				break;
-			case POLL_STEP_WRITERS:
-			case POLL_STEP_IN_USE:
-				log_waiting(i, &report[i]);
-				break;
-			default:
-				break;
-		}
-	}
+		done |= log_step(i, &report[i]);
 	return done;
 }
 
@@ -129,6 +158,9 @@ interval_ms(Interval *interval)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
 				 errmsg("the age must not be negative")));
+	/* intervals can be infinite since 17 */
+	if (TIMESTAMP_IS_NOBEGIN(then))
+		return PG_INT64_MAX / 1000;
 	return (now - then) / 1000;
 }
 
@@ -145,7 +177,7 @@ poll_ext_trim(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("poll.trim()");
 	InitMaterializedSRF(fcinfo, 0);
-	(void) poll_segment_step(age, true, report);
+	(void) take_steps(age, true, report);
 	for (int i = 0; i < POLL_SEGMENTS; i++)
 	{
 		const char *action = step_name(report[i].step);

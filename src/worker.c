@@ -42,6 +42,7 @@
 #include "worker.h"
 
 #define QUIET_MS		1000
+#define MAX_STEPS		5
 #define LEASE			(10 * USECS_PER_SEC)
 
 extern PGDLLEXPORT void poll_ext_worker_main(Datum arg);
@@ -122,12 +123,15 @@ write_tick(void)
 	return true;
 }
 
-/* Each step is a transaction. */
+/*
+ * Each step is a transaction.  A segment has five states: if there is more to
+ * do then, there is after the next look at the clock, too.
+ */
 static void
 trim(void)
 {
-	while (run("trimming the change log", poll_trim_step))
-		;
+	for (int i = 0; i < MAX_STEPS && run("trimming the change log", poll_trim_step); i++)
+		CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -187,7 +191,6 @@ poll_ext_worker_main(Datum arg)
 	{
 		flushed = wait_for_quiet(database);
 		(void) run("writing a tick", write_tick);
-		trim();
 		pg_atomic_write_u64(&database->worker, 0);
 		pg_memory_barrier();
 	} while (pg_atomic_read_u64(&database->flushed) != flushed &&
