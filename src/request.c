@@ -53,36 +53,39 @@ is_now(text *cursor)
 		memcmp(VARDATA_ANY(cursor), CURSOR_NOW, strlen(CURSOR_NOW)) == 0;
 }
 
-/* Is all of what became visible since then in the log?  *feed: that begins later. */
-static bool
-covers(const PollFeedSet *set, TimestampTz since, const char **feed)
+/*
+ * Why not all of what became visible since then is in the log, as the detail of an
+ * error; NULL if it is.
+ */
+static const char *
+why_not_since(const PollFeedSet *set, TimestampTz since)
 {
-	*feed = NULL;
-	for (int i = 0; i < set->n && *feed == NULL; i++)
+	for (int i = 0; i < set->n; i++)
 		if (since < set->members[i].feed.tracked_at)
-			*feed = NameStr(set->members[i].feed.name);
-	return *feed == NULL && since >= poll_catalog_created_at();
+			return psprintf("Feed \"%s\" was tracked later.", NameStr(set->members[i].feed.name));
+	if (since < poll_catalog_created_at())
+		return "The change log begins later.";
+	if (poll_tick_apart(since))
+		return "It may be one of the server in whose place this one was promoted, and what was visible there is not known.";
+	return NULL;
 }
 
 bool
 poll_request_covers(const PollRequest *request, TimestampTz since)
 {
-	const char *feed;
-
-	return covers(request->set, since, &feed);
+	return why_not_since(request->set, since) == NULL;
 }
 
 static void
 check_since(const PollFeedSet *set, TimestampTz since)
 {
-	const char *feed;
+	const char *detail = why_not_since(set, since);
 
-	if (!covers(set, since, &feed))
+	if (detail != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_POLL_EXPIRED),
 				 errmsg("the time has expired"),
-				 feed != NULL ? errdetail("Feed \"%s\" was tracked later.", feed) :
-				 errdetail("The change log begins later."),
+				 errdetail_internal("%s", detail),
 				 errhint("Poll without a time for a full sync.")));
 }
 

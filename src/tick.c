@@ -21,6 +21,14 @@
  * worker writes that (worker.c).  It is asked for once the changes are visible,
  * which can be long after the flush: a commit may wait for a standby, and what
  * was prepared becomes visible by COMMIT PREPARED, in any session.
+ *
+ * Time goes on over a restart or a promotion, though the clock may be another
+ * one: the first tick that a server writes is later than all that are there.
+ *
+ * Timelines.  Up to the last tick that a server has from an older timeline, the
+ * server that was there has seen nothing else.  From the first tick of its own
+ * on, times are taken for its own.  One in between may come from the other
+ * server, after their ways have parted: then it says nothing.
  */
 #include "postgres.h"
 
@@ -31,23 +39,21 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
-#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
 #include "catalog.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "tick.h"
 #include "worker.h"
+#include "xids.h"
 
 #define ANUM_TICK_AT	1
 #define ANUM_TICK_X		2
@@ -60,6 +66,10 @@
 /* how exactly the time of the last flush is kept */
 #define FLUSH_PRECISION	(USECS_PER_SEC / 10)
 
+/* Times from this one on are of this timeline, since it has a tick then. */
+static TimeLineID own_timeline = 0;
+static TimestampTz own_since;
+
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 static uint64
@@ -67,8 +77,7 @@ tick_x(HeapTuple tuple, TupleDesc desc)
 {
 	bool		isnull;
 
-	return U64FromFullTransactionId(DatumGetFullTransactionId(heap_getattr(tuple, ANUM_TICK_X,
-																		   desc, &isnull)));
+	return poll_xid_value(heap_getattr(tuple, ANUM_TICK_X, desc, &isnull));
 }
 
 /* ---- writing ---- */
@@ -81,10 +90,13 @@ poll_tick_write(void)
 	Relation	rel = poll_catalog_open(poll_catalog_tick(), RowExclusiveLock);
 	PollView	view;
 	uint64		x;
-	Datum	   *open;
-	int			n;
+	int			n = 0;
 	Datum		values[NATTS_TICK];
 	bool		isnull[NATTS_TICK] = {0};
+
+	/* the first one since this server has started */
+	if (pg_atomic_read_u64(&database->tick_x) == 0)
+		poll_clock_raise(poll_tick_newest(NULL));
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	poll_snapshot_view(GetActiveSnapshot(), &view);
@@ -93,12 +105,10 @@ poll_tick_write(void)
 	x = Min(own + 1, view.xmax);
 	if (view.nopen > POLL_CURSOR_MAX_OPEN)
 		x = Min(x, view.open[POLL_CURSOR_MAX_OPEN]);
-	open = palloc(sizeof(Datum) * Max(view.nopen, 1));
-	for (n = 0; n < view.nopen && view.open[n] < x; n++)
-		open[n] = FullTransactionIdGetDatum(FullTransactionIdFromU64(view.open[n]));
-	values[ANUM_TICK_X - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(x));
-	values[ANUM_TICK_P - 1] = PointerGetDatum(construct_array(open, n, XID8OID, sizeof(uint64),
-															  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	while (n < view.nopen && view.open[n] < x)
+		n++;
+	values[ANUM_TICK_X - 1] = poll_xid_datum(x);
+	values[ANUM_TICK_P - 1] = poll_xids_datum(view.open, n);
 	values[ANUM_TICK_TIMELINE - 1] = Int32GetDatum((int32) GetWALInsertionTimeLine());
 
 	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull));
@@ -208,24 +218,26 @@ tick_timeline(HeapTuple tuple, TupleDesc desc)
 }
 
 /*
- * The newest visible tick at or before the time, and of a timeline up to that:
- * a copy of its row, or NULL.
+ * The next visible tick from the time on in that direction, backward with those
+ * at the time, and of a timeline up to that: a copy of its row, or NULL.
  */
 static HeapTuple
-find_tick(Relation rel, Snapshot snapshot, TimestampTz at, TimeLineID timeline)
+find_tick(Relation rel, Snapshot snapshot, TimestampTz at, ScanDirection direction,
+		  TimeLineID timeline)
 {
 	Relation	index = index_open(poll_catalog_tick_index(), AccessShareLock);
+	bool		back = ScanDirectionIsBackward(direction);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, ANUM_TICK_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-				TimestampTzGetDatum(at));
+	ScanKeyInit(&key, ANUM_TICK_AT, back ? BTLessEqualStrategyNumber : BTGreaterStrategyNumber,
+				back ? F_TIMESTAMPTZ_LE : F_TIMESTAMPTZ_GT, TimestampTzGetDatum(at));
 	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+		tuple = systable_getnext_ordered(scan, direction);
 	} while (tuple != NULL && tick_timeline(tuple, RelationGetDescr(rel)) > timeline);
 	if (tuple != NULL)
 		tuple = heap_copytuple(tuple);
@@ -234,24 +246,26 @@ find_tick(Relation rel, Snapshot snapshot, TimestampTz at, TimeLineID timeline)
 	return tuple;
 }
 
+static TimestampTz
+tick_at(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetTimestampTz(heap_getattr(tuple, ANUM_TICK_AT, desc, &isnull));
+}
+
 static bool
 read_tick(Snapshot snapshot, TimestampTz at, TimeLineID timeline, PollCursor *cursor)
 {
 	Relation	rel = poll_catalog_open(poll_catalog_tick(), AccessShareLock);
-	HeapTuple	tuple = find_tick(rel, snapshot, at, timeline);
+	HeapTuple	tuple = find_tick(rel, snapshot, at, BackwardScanDirection, timeline);
 
 	if (tuple != NULL)
 	{
 		bool		isnull;
-		ArrayType  *array = DatumGetArrayTypeP(heap_getattr(tuple, ANUM_TICK_P,
-															RelationGetDescr(rel), &isnull));
-		Datum	   *open;
+		Datum		open = heap_getattr(tuple, ANUM_TICK_P, RelationGetDescr(rel), &isnull);
 
-		deconstruct_array(array, XID8OID, sizeof(uint64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-						  &open, NULL, &cursor->np);
-		cursor->p = palloc(sizeof(uint64) * Max(cursor->np, 1));
-		for (int i = 0; i < cursor->np; i++)
-			cursor->p[i] = U64FromFullTransactionId(DatumGetFullTransactionId(open[i]));
+		cursor->p = poll_xids_value(open, &cursor->np);
 		cursor->x = tick_x(tuple, RelationGetDescr(rel));
 	}
 	table_close(rel, NoLock);
@@ -274,12 +288,36 @@ TimestampTz
 poll_tick_newest(Snapshot snapshot)
 {
 	Relation	rel = poll_catalog_open(poll_catalog_tick(), AccessShareLock);
-	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND, PG_UINT32_MAX);
-	bool		isnull;
-	TimestampTz at = 0;
+	HeapTuple	tuple = find_tick(rel, snapshot, DT_NOEND, BackwardScanDirection, PG_UINT32_MAX);
+	TimestampTz at = tuple != NULL ? tick_at(tuple, RelationGetDescr(rel)) : 0;
 
-	if (tuple != NULL)
-		at = DatumGetTimestampTz(heap_getattr(tuple, ANUM_TICK_AT, RelationGetDescr(rel), &isnull));
 	table_close(rel, NoLock);
 	return at;
+}
+
+bool
+poll_tick_apart(TimestampTz at)
+{
+	TimeLineID	timeline = poll_catalog_timeline();
+	Relation	rel;
+	HeapTuple	before;
+	HeapTuple	after;
+	bool		apart = false;
+
+	if (own_timeline == timeline && at >= own_since)
+		return false;
+	rel = poll_catalog_open(poll_catalog_tick(), AccessShareLock);
+	before = find_tick(rel, NULL, at, BackwardScanDirection, PG_UINT32_MAX);
+	if (before != NULL && tick_timeline(before, RelationGetDescr(rel)) == timeline)
+	{
+		own_timeline = timeline;
+		own_since = tick_at(before, RelationGetDescr(rel));
+	}
+	else if (before != NULL && tick_at(before, RelationGetDescr(rel)) < at)
+	{
+		after = find_tick(rel, NULL, at, ForwardScanDirection, PG_UINT32_MAX);
+		apart = after == NULL || tick_timeline(after, RelationGetDescr(rel)) == timeline;
+	}
+	table_close(rel, NoLock);
+	return apart;
 }

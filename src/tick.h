@@ -41,6 +41,12 @@ extern bool poll_tick_find(Snapshot snapshot, TimestampTz at, PollCursor *cursor
  */
 extern bool poll_tick_find_on(TimeLineID timeline, PollCursor *cursor);
 
+/*
+ * May the time be one of a server whose timeline went on without this one?  It is
+ * one after the last tick that they share and before the first of this timeline.
+ */
+extern bool poll_tick_apart(TimestampTz at);
+
 /* The time of the newest tick that the snapshot shows, or 0. */
 extern TimestampTz poll_tick_newest(Snapshot snapshot);
 

@@ -530,6 +530,32 @@ sub test_no_preload
 	return;
 }
 
+# A server whose clock is behind that of the one before it: a promotion, or a
+# clock that was set back.
+sub test_clock_set_back
+{
+	my $node = new_node('clock');
+	my $db = connect_to($node);
+
+	create_items($db);
+	$db->do('INSERT INTO items VALUES (1001)');
+	ok(closed($db), 'a burst');
+	# what the faster clock has left, and a time that it gave out before
+	$db->do(q(INSERT INTO poll.tick SELECT now() + interval '20 min', x, p, timeline FROM poll.tick ORDER BY at DESC LIMIT 1));
+	my $given = fetch_value($db, q(SELECT now() + interval '10 min'));
+	$db->disconnect;
+	$node->restart;
+	$db = connect_to($node);
+	$db->do('INSERT INTO items VALUES (1002)');
+	ok(closed($db), 'another one');
+	like(keys_since($db, $given), qr/\b1002\b/, 'what came after the clock was set back is not lost to a time from before');
+	is(fetch_value($db, 'SELECT max(x) FROM poll.tick'), fetch_value($db, 'SELECT x FROM poll.tick ORDER BY at DESC LIMIT 1'),
+		'since ticks go on from the newest');
+	$db->disconnect;
+	$node->stop;
+	return;
+}
+
 # ---- all ----
 
 my $primary = new_node('primary', streaming => 1);
@@ -562,5 +588,6 @@ test_wanderers($primary, $standby);
 $standby->stop;
 $primary->stop;
 test_no_preload();
+test_clock_set_back();
 
 done_testing();

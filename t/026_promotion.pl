@@ -92,6 +92,19 @@ $before{late} = cursor_of($on_old, 'late');
 $before{standby} = do { $old->wait_for_catchup($new, 'replay', $old->lsn('insert')); cursor_of($on_new, 'busy') };
 is($before{standby}, $before{complete}, 'both servers have the same cursor');
 
+my $last_tick = fetch_value($on_old, 'SELECT max(at) FROM poll.tick');
+
+# What a poll since a time brings: keys, or the SQLSTATE; and the time of its answer.
+sub keys_since
+{
+	my ($session, $at) = @_;
+	my $rows = eval { $session->selectcol_arrayref(q(SELECT key->>'id' FROM poll.changes_since('busy', ?) WHERE op <> 'skip'), undef, $at) };
+
+	return $rows ? join ' ', @$rows : $session->state;
+}
+
+sub time_of { return fetch_value($_[0], q(SELECT poll.poll('{busy}', ?)->>'timestamp'), cursor_of($_[0], 'busy')); }
+
 # from here on they go apart
 $old->wait_for_catchup($new, 'replay', $old->lsn('insert'));
 $new->promote;
@@ -123,6 +136,13 @@ foreach my $kind (sort keys %after)
 	is(poll_with($on_new, $kind =~ /silent/ ? 'quiet' : $kind =~ /last tick/ ? 'late' : 'busy', $after{$kind}), 'PT410', "who has seen what never happened here starts again: $kind");
 }
 
+# the same by time: up to the last tick that both have
+my $parted = time_of($on_old);
+is(keys_since($on_new, $last_tick), '', 'a time that both have is good');
+is(keys_since($on_new, $parted), 'PT410', 'one of the old server is not');
+is(keys_since($on_new, 'now'), 'PT410', 'nor one that may be its');
+is(time_of($on_new), undef, 'so the new one gives none');
+
 # the new server uses the xids again, and delivers what it does
 my $adopted = fetch_value($on_new, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{complete});
 is(fetch_value($on_new, q(SELECT current FROM poll.poll('{quiet}', ?) p, poll.cursor_info(p->>'cursor')), $before{silent}), 1,
@@ -135,6 +155,11 @@ is(poll_with($on_new, 'busy', $_), '8 ' . join(' ', 31 .. 40), 'everything new, 
 is(fetch_value($on_new, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{complete}),
 	cursor_of($on_new, 'busy'), 'and the cursor behind it is that of all others');
 is(fetch_value($on_new, q(SELECT poll.has_changes('{busy}', ?)), $before{complete}), 1, 'poll.has_changes() goes on, too');
+my $here = time_of($on_new);
+ok(defined $here, 'with its first tick it gives times');
+is(keys_since($on_new, $here), '', 'which are good') if wait_for_tick($on_new);
+is(keys_since($on_new, $last_tick), '8 ' . join(' ', 31 .. 40), 'so is the one that both have');
+is(keys_since($on_new, $parted), 'PT410', 'and that of the old server is as before');
 
 # a standby of the new primary, and one that follows it over the switch, agree
 my $third = new_standby($new, 'third');
