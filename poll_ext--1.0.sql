@@ -318,8 +318,8 @@ SELECT s.id AS segment,
 			   LEFT JOIN (pg_catalog.pg_locks t
 						  JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid)
 					ON l.pid IS NULL AND t.pid IS NULL AND t.virtualtransaction = l.virtualtransaction
-			  WHERE l.relation = c.oid AND l.granted AND l.mode IN ('RowExclusiveLock', 'AccessShareLock')
-				AND s.state IN ('filled', 'trimmed')
+			  WHERE l.relation = c.oid AND l.granted
+				AND (s.state = 'trimmed' OR s.state = 'filled' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareLock'))
 			  ORDER BY 1) AS waits_for,
 	   CASE WHEN s.state = 'closed' THEN s.retained END AS changes_until
   FROM poll.segment s

@@ -63,6 +63,11 @@ $other->do('INSERT INTO items SELECT 2000 + g FROM generate_series(1, 2000) AS g
 is(trim('0'), 'empty -, filled begun the next one, current -', 'somebody is writing');
 is(trim('0'), 'empty -, filled waiting for writers, current -', 'and keeps the segment');
 is_deeply(waits_for(1), [ $other->{pg_pid} ], 'which is shown');
+my $reader = connect_to($node);
+$reader->begin_work;
+$reader->do('LOCK TABLE poll.change_1 IN ACCESS SHARE MODE');
+is_deeply(waits_for(1), [ $other->{pg_pid} ], 'for those who write, not for those who read');
+$reader->rollback;
 $db->do('INSERT INTO items VALUES (1002)');
 is(fetch_value($db, 'SELECT count(*) FROM poll.change WHERE segment = 2'), 1, 'others go on in the next one');
 $other->do('INSERT INTO items VALUES (1003)');
@@ -296,6 +301,27 @@ note sprintf 'the oldest change was %.1f s old', $largest;
 cmp_ok($largest, '<', 8, 'the worker trims what is older than poll_ext.retention');
 like(slurp_file($node->logfile, $before), qr/LOG:  poll_ext has trimmed \d+ kB of the change log of database "postgres"/, 'and says so');
 is(fetch_value($db, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'change_0')) < 200, 1, 'nothing is left to VACUUM');
+
+# what is in the way for long is in the log, once
+$before = -s $node->logfile;
+my $forgotten = connect_to($node);
+$forgotten->begin_work;
+$forgotten->do('INSERT INTO items SELECT 50000 + g FROM generate_series(1, 2000) AS g');
+foreach (1 .. 50)
+{
+	$db->do('UPDATE items SET v = v + 1 WHERE id = 1');
+	last if fetch_value($db, q(SELECT EXISTS (SELECT FROM poll.stat_log WHERE state = 'filled' AND ?::text = ANY (waits_for))), $forgotten->{pg_pid});
+	sleep 0.2;
+}
+$db->do(q(UPDATE poll.segment SET since = since - interval '2 minutes' WHERE state = 'filled'));
+foreach (1 .. 5)
+{
+	$db->do('UPDATE items SET v = v + 1 WHERE id = 1');
+	sleep 1.3;    # in between the worker ends
+}
+my @complaints = slurp_file($node->logfile, $before) =~ /LOG:  poll_ext cannot trim the change log of database "postgres": segment \d is waiting for writers/g;
+is(scalar @complaints, 1, 'a segment that is kept for long is in the log, once');
+$forgotten->rollback;
 
 # a segment that is too large makes room early
 $node->append_conf('postgresql.conf', "poll_ext.retention = '1d'\npoll_ext.rotate_size = '1MB'");
