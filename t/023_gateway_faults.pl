@@ -248,6 +248,14 @@ my @naps = map { my $s = $gateway->connection; my $json = '{"seconds": 0.9}';
 is(join(' ', sort map { $gateway->receive($_)->{status} } @naps), join(' ', (200) x 12, (503) x 4),
 	'16 naps of 0.9 s on 4 connections: 4 do not get one within 2 s');
 
+# who has waited for a connection has all of the time for his statement
+my $single = start_gateway($node, @functions, '-c', 1, '--timeout', 2);
+@naps = map { my $s = $single->connection; my $json = '{"seconds": 1.8}';
+	print $s "POST /rpc/nap HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " . length($json) . "\r\n\r\n$json"; $s->flush; $s } 1 .. 2;
+is(join(' ', map { $single->receive($_)->{status} } @naps), '200 200', 'two naps of 1.8 s on one connection, within 2 s each');
+unlike($single->log, qr/gave up/, 'and no connection is given up');
+$single->stop;
+
 # a backend that hangs, so that even the server's timeout does not come
 my $pid = $gateway->call('pid', '{}')->{body};
 kill 'STOP', $pid;
@@ -297,6 +305,23 @@ ok(recovers(), 'and it connects again');
 alive('after restarts');
 
 # ---- a graceful stop ----
+
+# one that does not read its answer keeps it from ending, and others go on asking
+$single = start_gateway($node, @functions, '-c', 4, '--timeout', 2);
+$socket = $single->connection;
+print $socket "GET /poll?feeds=messages&max_rows=10000 HTTP/1.1\r\nHost: x\r\n\r\n";
+$socket->flush;
+sleep 1.5;
+my @asking = map { $single->connection } 1 .. 4;
+is($single->exchange("$poll\r\n", socket => $_)->{status}, 200, 'a client is there') foreach @asking;
+kill 'TERM', $single->{pid};
+sleep 2.25;
+foreach (@asking)
+{
+	print $_ "POST /rpc/nap HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" . '{"seconds": 1.9}';
+	$_->flush;
+}
+$single->stop(5, 1);
 
 $socket = $gateway->connection;
 print $socket "POST /rpc/nap HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" . '{"seconds": 1.0}';

@@ -7,13 +7,14 @@ use warnings;
 
 use Exporter 'import';
 use IO::Socket::INET;
+use PollTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(start_gateway skip_without_gateway rss);
 
 my $program = 'gateway/poll-gateway';
-my @running;
+my $started = 0;
 
 # Built with "make -C gateway"; dev/test does so, with AddressSanitizer.
 sub skip_without_gateway
@@ -34,7 +35,7 @@ sub rss
 sub start_gateway
 {
 	my ($node, @options) = @_;
-	my $log = sprintf '%s/gateway_%d.log', PostgreSQL::Test::Utils::tempdir(), scalar @running;
+	my $log = sprintf '%s/gateway_%d.log', PostgreSQL::Test::Utils::tempdir(), $started++;
 	my $self = bless { log => $log }, __PACKAGE__;
 
 	$self->{pid} = fork() // die "fork: $!";
@@ -46,7 +47,7 @@ sub start_gateway
 		exec $program, '-d', sprintf('host=%s port=%d dbname=postgres', $node->host, $node->port),
 		  '-l', '127.0.0.1:0', @options;
 	}
-	push @running, $self;
+	end_with_test($self);
 	foreach (1 .. 200)
 	{
 		($self->{port}) = $self->log =~ /listening on .*:(\d+)$/m;
@@ -160,18 +161,6 @@ sub stop
 	is($status, 0, 'the gateway ends well');
 	unlike($self->log, qr/Sanitizer|runtime error/, 'and no sanitizer complains');
 	return;
-}
-
-END
-{
-	# not in children, and without a change of the exit code
-	my $code = $?;
-	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @running)
-	{
-		kill 'KILL', $_->{pid};
-		waitpid $_->{pid}, 0;
-	}
-	$? = $code;
 }
 
 1;

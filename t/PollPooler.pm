@@ -7,12 +7,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use PollTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(start_pooler skip_without_pooler);
-
-my @running;
 
 # Debian has it where users do not look.
 my ($program) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
@@ -55,7 +54,7 @@ INI
 		exec $program, "$folder/ini";
 		exit 1;
 	}
-	push @running, $self;
+	end_with_test($self);
 	foreach (1 .. 200)
 	{
 		return $self if -S "$folder/.s.PGSQL." . $self->port;
@@ -75,18 +74,6 @@ sub stop
 	waitpid $self->{pid}, 0;
 	$self->{pid} = undef;
 	return;
-}
-
-END
-{
-	# not in children, and without a change of the exit code
-	my $code = $?;
-	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @running)
-	{
-		kill 'KILL', $_->{pid};
-		waitpid $_->{pid}, 0;
-	}
-	$? = $code;
 }
 
 1;

@@ -19,7 +19,7 @@ use Test::More;
 
 our @EXPORT = qw(
   new_node connect_to fetch_value wait_for decode_json peak_memory
-  start_child finish_children
+  start_child finish_children end_with_test
   random_seed log_uniform table_rows feed_rows differences
 );
 
@@ -204,6 +204,23 @@ sub finish_children
 		push @results, $answer->{result};
 	}
 	return @results;
+}
+
+my @programs;
+
+# A program, by its {pid}, ends when the test does.
+sub end_with_test { push @programs, @_; return; }
+
+END
+{
+	# not in children, and without a change of the exit code
+	my $code = $?;
+	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @programs)
+	{
+		kill 'KILL', $_->{pid};
+		waitpid $_->{pid}, 0;
+	}
+	$? = $code;
 }
 
 package PollMirror;
