@@ -775,6 +775,17 @@ test('an error in a callback that looks on does not end the loop', async (t) => 
 	assert.equal(console.error.mock.callCount(), 2);
 });
 
+test('nor does one in a callback that is asynchronous', async (t) => {
+	t.mock.method(console, 'error', () => {});
+	const fails = async () => assert.fail('no');
+	const world = makeWorld(t, { onPoll: fails, onState: fails, onError: fails }, [answer('c1'), status(500)]);
+	world.random = 0.5;
+	await world.start();
+	await world.pass(20_000);
+	assert.ok(world.requests.length > 2);
+	assert.ok(console.error.mock.callCount() >= 3);
+});
+
 test('wrong options are refused at once', () => {
 	const make = (options) => () => new Poller({ url: 'http://server.test/poll', feeds: { a: () => {} }, ...options });
 	assert.throws(make({ feeds: [] }), /at least one feed/);
