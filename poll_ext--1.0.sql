@@ -305,7 +305,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'poll_ext_trim'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 3;
 COMMENT ON FUNCTION poll.trim(interval) IS
-'What the background worker does each second: takes each segment of the change log one step on, once the changes in it are older than that (default: poll_ext.retention). A step is in force when the transaction commits, so repeat it until nothing is done. action: begun, closed, trimmed, emptied; or why not: too young, waiting for writers, in use; null: there is nothing to do. Cursors that have not seen what is trimmed have expired. Errors: 55P03 another session is at it, 22008.';
+'What the background worker does each second: takes each segment of the change log one step on, once the changes in it are older than that (default: poll_ext.retention). A step is in force when the transaction commits, so repeat it until nothing is done. action: begun, closed, trimmed, emptied; or why not: too young, waiting for writers, in use; null: there is nothing to do. Cursors that have not seen what is trimmed have expired. One session at a time: it waits for another one. Errors: 22015 a negative age.';
 
 CREATE VIEW poll.stat_log AS
 SELECT s.id AS segment,
@@ -318,14 +318,19 @@ SELECT s.id AS segment,
 			   LEFT JOIN (pg_catalog.pg_locks t
 						  JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid)
 					ON l.pid IS NULL AND t.pid IS NULL AND t.virtualtransaction = l.virtualtransaction
-			  WHERE l.relation = c.oid AND l.granted
-				AND (s.state = 'trimmed' OR s.state = 'filled' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareLock'))
+			  WHERE l.granted
+				AND (l.relation = c.oid
+					 AND (s.state = 'trimmed' OR
+						  s.state = 'filled' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareLock') OR
+						  s.state = 'empty' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock'))
+					 OR l.relation = 'poll.segment'::regclass
+					 AND s.state = 'current' AND l.mode = 'ShareUpdateExclusiveLock')
 			  ORDER BY 1) AS waits_for,
 	   CASE WHEN s.state = 'closed' THEN s.retained END AS changes_until
   FROM poll.segment s
   JOIN pg_catalog.pg_class c ON c.oid = ('poll.change_' || s.id)::regclass;
 COMMENT ON VIEW poll.stat_log IS
-'The segments of the change log: current is the one that is written; waits_for: process ids of sessions, and prepared transactions, that a filled or trimmed one waits for; changes_until: when the last change in a closed one was visible';
+'The segments of the change log: current is the one that is written; waits_for: process ids of sessions, and prepared transactions, that a filled or trimmed one, or an empty one that is to be written next, waits for; of the current one: who is in poll.trim(); changes_until: when the last change in a closed one was visible';
 
 --
 -- Rate limits.

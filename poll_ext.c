@@ -65,7 +65,7 @@
 #include "reader.h"
 #include "segment.h"
 #include "shmem.h"
-#include "tick.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -110,7 +110,7 @@ _PG_init(void)
 	poll_guc_install();
 	poll_shmem_install();
 	poll_capture_install();
-	poll_tick_install();
+	poll_worker_install();
 	poll_ddl_install();
 	poll_pgrst_install();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);

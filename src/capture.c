@@ -53,6 +53,7 @@
 #include "key.h"
 #include "shmem.h"
 #include "tick.h"
+#include "worker.h"
 
 /* more than this, in all buffers, is written before the transaction ends */
 #define MAX_BUFFER_BYTES	(16 * 1024 * 1024)
@@ -378,14 +379,17 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			write_all();
 			if (wrote)
+			{
+				poll_worker_note_flush();
 				poll_tick_at_flush();
+			}
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			write_all();
 			break;
 		case XACT_EVENT_COMMIT:
 			if (wrote)
-				poll_tick_at_commit();
+				poll_worker_at_commit();
 			forget_all(false);
 			break;
 		case XACT_EVENT_PREPARE:

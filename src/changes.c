@@ -309,7 +309,6 @@ seek_transaction(PollScan *scan, int feed, int stream, uint64 xid, int64 version
 	{
 		PollLogScan *at = scan_of(scan, feed, stream, i);
 
-		scan->nscanned++;
 		poll_log_scan_seek_after(at, xid, version);
 		add_scan(scan, at);
 	}
@@ -332,7 +331,10 @@ seek_range(PollScan *scan, int feed, int stream, uint64 from, uint64 to)
 
 /*
  * One transaction, after a version.  A seek counts like an entry: a cursor may
- * list many transactions and a request many feeds.
+ * list many transactions and a request many feeds.  It counts once, whether it
+ * is made or not and in however many segments: where a page ends depends on the
+ * cursor and the snapshot alone, since functions that read the same page may be
+ * called one after the other.
  */
 static void
 read_transaction(PollScan *scan, uint64 xid, int64 version)
@@ -347,7 +349,10 @@ read_transaction(PollScan *scan, uint64 xid, int64 version)
 	}
 	for (int i = 0; i < scan->set->n; i++)
 		for (int j = 0; j < scan->set->members[i].nstreams; j++)
+		{
+			scan->nscanned++;
 			seek_transaction(scan, i, j, xid, version);
+		}
 	merge(scan);
 }
 
@@ -478,8 +483,12 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 		page->changes[n++] = dlist_container(PollChange, node, iter.cur);
 	Assert(n == scan.nchanges);
 
-	poll_cursor_advance(&page->next, cursor, view, scan.last, stop,
-						stop == POLL_STOP_COMPLETE ? InvalidXLogRecPtr : poll_snapshot_position());
+	/* one that has seen more than this server is not marked with its position */
+	if (stop == POLL_STOP_WAITING && scan.last.xid == 0 && !cursor->cut)
+		page->next = *cursor;
+	else
+		poll_cursor_advance(&page->next, cursor, view, scan.last, stop,
+							stop == POLL_STOP_COMPLETE ? InvalidXLogRecPtr : poll_snapshot_position());
 	/* rows of earlier pages may be newer than all that this one has seen */
 	if (stop == POLL_STOP_COMPLETE && cursor->cut && !poll_snapshot_includes(snapshot, cursor->lsn))
 	{

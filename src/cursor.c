@@ -47,7 +47,9 @@
  *
  * Size.  P holds at most POLL_CURSOR_MAX_OPEN xids.  Entries at or above the
  * first open xid that has no room wait for a later poll.  Such a cursor is
- * not complete in the sense above, so it is marked as cut.
+ * not complete in the sense above, so it is marked as cut.  But a new cursor
+ * must be at the horizon of what was trimmed at least, and lists as many as
+ * are open below that.
  *
  * Text form: a byte with the version and flags, the epoch, the fingerprints
  * of the feeds, and varints (P as distances), in base64url without padding:
@@ -118,19 +120,28 @@ poll_cursor_seen(const PollCursor *cursor, uint64 xid, int64 version)
 	return xid < cursor->x && !poll_cursor_lists(cursor, xid);
 }
 
-void
-poll_cursor_start(PollCursor *cursor, const PollView *view, uint64 last)
+int
+poll_view_room(const PollView *view, uint64 horizon)
 {
+	int			below = xid_lower_bound(view->open, view->nopen, horizon);
+
+	return Min(Max(below, POLL_CURSOR_MAX_OPEN), POLL_CURSOR_MAX_LISTED);
+}
+
+void
+poll_cursor_start(PollCursor *cursor, const PollView *view, uint64 last, uint64 horizon)
+{
+	int			room = poll_view_room(view, horizon);
 	int			nopen;
 
 	cursor->x = last + 1;
 	cursor->cut = false;
 	cursor->q = 0;
 	nopen = xid_lower_bound(view->open, view->nopen, cursor->x);
-	if (nopen > POLL_CURSOR_MAX_OPEN)
+	if (nopen > room)
 	{
 		/* no room for all: take the part that has it, and repeat the rest */
-		nopen = POLL_CURSOR_MAX_OPEN;
+		nopen = room;
 		cursor->x = view->open[nopen];
 		cursor->cut = true;
 	}
@@ -162,7 +173,7 @@ poll_cursor_limit(const PollCursor *cursor, const PollView *view)
 	int			first = xid_lower_bound(view->open, view->nopen, cursor->x);
 
 	for (int i = 0; i < cursor->np; i++)
-		if (!poll_view_finished(view, cursor->p[i]))
+		if (room > 0 && !poll_view_finished(view, cursor->p[i]))
 			room--;
 	return view->nopen - first > room ? view->open[first + room] : view->xmax;
 }
@@ -201,7 +212,7 @@ poll_cursor_advance(PollCursor *next, const PollCursor *cursor,
 	}
 	for (int i = first; i < view->nopen && view->open[i] < next->x; i++)
 		next->p[next->np++] = view->open[i];
-	Assert(next->np <= POLL_CURSOR_MAX_OPEN);
+	Assert(next->np <= Max(POLL_CURSOR_MAX_OPEN, cursor->np));
 }
 
 /* ---- text form ---- */
@@ -317,7 +328,7 @@ decode_body(const char *src, const char *end, int flags, PollCursor *cursor)
 
 	if (!poll_varint_get(&src, end, &cursor->x) ||
 		!poll_varint_get(&src, end, &n) ||
-		n > POLL_CURSOR_MAX_OPEN || n > (uint64) (end - src))
+		n > POLL_CURSOR_MAX_LISTED || n > (uint64) (end - src))
 		return false;
 	cursor->np = (int) n;
 	cursor->p = palloc(sizeof(uint64) * Max(n, 1));

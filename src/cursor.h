@@ -7,8 +7,12 @@
 
 #include "access/xlogdefs.h"
 
-/* A cursor lists at most this many transactions that were still open. */
+/*
+ * A cursor lists at most this many transactions that were still open, or as many
+ * as were open when the log was trimmed; none lists more than the second number.
+ */
 #define POLL_CURSOR_MAX_OPEN	512
+#define POLL_CURSOR_MAX_LISTED	16384
 
 /*
  * What a snapshot knows about transactions: those at or above xmax and those
@@ -74,8 +78,18 @@ extern bool poll_xid_listed(const uint64 *xids, int n, uint64 xid);
 /* Is this transaction finished, committed or not, for the view? */
 extern bool poll_view_finished(const PollView *view, uint64 xid);
 
-/* The cursor that has seen what the view shows, up to transaction last. */
-extern void poll_cursor_start(PollCursor *cursor, const PollView *view, uint64 last);
+/*
+ * How many of the view's open transactions a new cursor, or a tick, may list: all
+ * that are below the horizon of the log, so that it is not below that itself.
+ */
+extern int	poll_view_room(const PollView *view, uint64 horizon);
+
+/*
+ * The cursor that has seen what the view shows, up to transaction last, in a log
+ * with that horizon.
+ */
+extern void poll_cursor_start(PollCursor *cursor, const PollView *view, uint64 last,
+							  uint64 horizon);
 
 /* Has the cursor's owner seen this entry? */
 extern bool poll_cursor_seen(const PollCursor *cursor, uint64 xid, int64 version);

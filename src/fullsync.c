@@ -40,7 +40,7 @@ poll_position_now(PollCursor *cursor, const PollFeedSet *set,
 	if (lift)
 		last = poll_segment_lifted(last, view);
 	/* what was trimmed may have been the last */
-	poll_cursor_start(cursor, view, Max(last, poll_segment_trimmed_x() - 1));
+	poll_cursor_start(cursor, view, Max(last, poll_segment_trimmed_x() - 1), poll_segment_trimmed_x());
 	/* nor may it be something that the snapshot does not show */
 	if (cursor->x > view->xmax || !poll_segment_retained(cursor))
 		ereport(ERROR,
@@ -86,7 +86,7 @@ poll_fullsync_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 		page->next.sync = false;
 		page->next.sync_feed = 0;
 		page->has_more = poll_changes_exist(set, &page->next, snapshot, view);
-		page->next.cut = page->has_more || page->next.np == POLL_CURSOR_MAX_OPEN ||
+		page->next.cut = page->has_more || page->next.np >= POLL_CURSOR_MAX_OPEN ||
 			!poll_snapshot_includes(snapshot, cursor->lsn);
 		if (!page->next.cut)
 			page->next.lsn = InvalidXLogRecPtr;

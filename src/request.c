@@ -22,6 +22,7 @@
 #include "segment.h"
 #include "snapshot.h"
 #include "tick.h"
+#include "worker.h"
 
 #define MAX_ROWS	10000
 
@@ -66,7 +67,11 @@ why_not_since(const PollFeedSet *set, TimestampTz since)
 	if (since < poll_catalog_created_at())
 		return "The change log begins later.";
 	if (poll_tick_apart(since))
+	{
+		/* it writes the tick that ends this */
+		poll_worker_start();
 		return "It may be one of the server in whose place this one was promoted, and what was visible there is not known.";
+	}
 	return NULL;
 }
 

@@ -96,6 +96,9 @@
 #define ANUM_SEGMENT_RETAINED	6
 #define NATTS_SEGMENT			6
 
+/* for so long, a trimmed segment is left to its readers before another one has to go */
+#define READERS_MS				60000
+
 typedef struct PollSegment
 {
 	PollSegmentState state;
@@ -112,7 +115,8 @@ typedef struct PollSegments
 	PollSegment segments[POLL_SEGMENTS];
 	int			current;
 	const PollSegment *trimmed; /* the one with the log's horizon */
-	const PollSegment *newest;	/* the one with the newest horizon */
+	const PollSegment *newest;	/* the one with the newest horizon that is in
+								 * force for all */
 } PollSegments;
 
 static const char *const state_names[] = {"empty", "current", "filled", "closed", "trimmed"};
@@ -212,6 +216,9 @@ read_segments(Snapshot snapshot)
 			result->current = i;
 		if (segment->state != POLL_SEGMENT_CLOSED && is_newer(segment, result->trimmed))
 			result->trimmed = segment;
+		/* a crash could take back what is not committed, and its xids */
+		if (segment->state == POLL_SEGMENT_CLOSED && segment->ours)
+			continue;
 		if (is_newer(segment, result->newest))
 			result->newest = segment;
 	}
@@ -244,8 +251,10 @@ get_segments(void)
 		MemoryContextDelete(segments_context);
 	segments_context = context;
 	segments = result;
-	/* what has changed meanwhile is for the next use */
+	/* what has changed meanwhile is for the next use, and so is our commit */
 	segments_valid = (before == invalidations);
+	for (int i = 0; i < POLL_SEGMENTS; i++)
+		segments_valid &= !result->segments[i].ours;
 	return result;
 }
 
@@ -402,6 +411,7 @@ poll_segment_open(const PollCursor *cursor, Relation *heaps, Relation *indexes)
 	{
 		uint32		again;
 
+		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < POLL_SEGMENTS; i++)
 			if (needed & (1 << i))
 			{
@@ -490,13 +500,20 @@ is_old(const PollStepping *self, const PollSegment *segment, int64 age_ms)
 	return self->now - segment->since >= age_ms * 1000;
 }
 
+/* 0 if it cannot be told, since somebody rewrites it. */
 static uint64
 segment_bytes(int id)
 {
-	Relation	heap = poll_catalog_open(poll_catalog_change(id), AccessShareLock);
-	Relation	index = index_open(poll_catalog_change_index(id), AccessShareLock);
-	uint64		blocks = RelationGetNumberOfBlocks(heap);
+	Oid			relid = poll_catalog_change(id);
+	Relation	heap;
+	Relation	index;
+	uint64		blocks;
 
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return 0;
+	heap = poll_catalog_open(relid, NoLock);
+	blocks = RelationGetNumberOfBlocks(heap);
+	index = index_open(poll_catalog_change_index(id), AccessShareLock);
 	/* an index has a page to begin with */
 	if (blocks > 0)
 		blocks += RelationGetNumberOfBlocks(index);
@@ -523,7 +540,7 @@ begin_next(PollStepping *self, int id, uint64 bytes)
 		return POLL_STEP_YOUNG;
 	/* until all writers and readers have been told */
 	if (!ConditionalLockRelationOid(poll_catalog_change(next), ShareRowExclusiveLock))
-		return POLL_STEP_IN_USE;
+		return POLL_STEP_NEXT_IN_USE;
 	set_state(self, id, POLL_SEGMENT_FILLED, NULL);
 	set_state(self, next, POLL_SEGMENT_CURRENT, NULL);
 	return POLL_STEP_BEGUN;
@@ -531,7 +548,7 @@ begin_next(PollStepping *self, int id, uint64 bytes)
 
 /* Closes the segment if all who wrote there have finished. */
 static PollSegmentStep
-close_filled(PollStepping *self, int id)
+close_filled(PollStepping *self, int id, PollSegmentReport *report)
 {
 	Oid			relid = poll_catalog_change(id);
 	PollView	horizon;
@@ -548,6 +565,7 @@ close_filled(PollStepping *self, int id)
 
 	poll_snapshot_view(GetLatestSnapshot(), &horizon);
 	set_state(self, id, POLL_SEGMENT_CLOSED, &horizon);
+	report->horizon = horizon.xmax;
 	return POLL_STEP_CLOSED;
 }
 
@@ -586,6 +604,7 @@ plan_steps(PollStepping *self)
 	const PollSegments *before = self->before;
 	int			current = before->current;
 	int			oldest = -1;	/* closed one */
+	bool		enough = false;
 
 	self->next = -1;
 	for (int i = POLL_SEGMENTS - 1; i > 0; i--)
@@ -595,11 +614,18 @@ plan_steps(PollStepping *self)
 
 		if (segment->state == POLL_SEGMENT_EMPTY)
 			self->next = id;
+
+		/*
+		 * the one that was trimmed makes room as soon as it is not read any
+		 * more
+		 */
+		if (segment->state == POLL_SEGMENT_TRIMMED && !is_old(self, segment, READERS_MS))
+			enough = true;
 		if (segment->state == POLL_SEGMENT_CLOSED &&
 			(oldest < 0 || segment->x < before->segments[oldest].x))
 			oldest = id;
 	}
-	self->early = self->next < 0 && is_large(segment_bytes(current)) ? oldest : -1;
+	self->early = self->next < 0 && !enough && is_large(segment_bytes(current)) ? oldest : -1;
 }
 
 static void
@@ -613,6 +639,12 @@ step(PollStepping *self, int id, PollSegmentReport *report)
 	report->waiting = self->now - segment->since;
 	if (segment->ours)
 		return;
+	/* the clock was set back: count from now on */
+	if (segment->since > self->now)
+	{
+		set_state(self, id, segment->state, NULL);
+		return;
+	}
 	switch (segment->state)
 	{
 		case POLL_SEGMENT_EMPTY:
@@ -621,7 +653,7 @@ step(PollStepping *self, int id, PollSegmentReport *report)
 			report->step = begin_next(self, id, report->bytes);
 			break;
 		case POLL_SEGMENT_FILLED:
-			report->step = close_filled(self, id);
+			report->step = close_filled(self, id, report);
 			break;
 		case POLL_SEGMENT_CLOSED:
 			report->early = early && !is_old(self, segment, self->age_ms);

@@ -33,14 +33,17 @@ typedef enum PollSegmentStep
 	POLL_STEP_EMPTIED,
 	POLL_STEP_YOUNG,
 	POLL_STEP_WRITERS,			/* waits for transactions that wrote there */
-	POLL_STEP_IN_USE			/* waits for those who read it right now */
+	POLL_STEP_IN_USE,			/* waits for those who read it right now */
+	POLL_STEP_NEXT_IN_USE		/* waits for those who do anything with the
+								 * next one, which is empty */
 } PollSegmentStep;
 
 typedef struct PollSegmentReport
 {
 	PollSegmentStep step;
 	PollSegmentState state;		/* after it */
-	uint64		bytes;			/* before it, without indexes */
+	uint64		horizon;		/* what it covers, if it was closed */
+	uint64		bytes;			/* before it, with its index */
 	bool		early;			/* trimmed before its time, for its size */
 	int64		waiting;		/* has been in the state for so long, in us */
 } PollSegmentReport;
@@ -61,14 +64,14 @@ extern void poll_segment_close(Relation *heaps, Relation *indexes, int n);
 /* Has the cursor seen all that was trimmed, as far as this session has heard? */
 extern bool poll_segment_retained(const PollCursor *cursor);
 
+/* Errors if it has not. */
+extern void poll_segment_check(const PollCursor *cursor);
+
 /*
  * Drops from a standby's view of the snapshot the subtransactions that can be
  * told from transactions.
  */
 extern void poll_segment_narrow(Snapshot snapshot, PollView *view);
-
-/* Errors if it has not. */
-extern void poll_segment_check(const PollCursor *cursor);
 
 /* A cursor that has seen less than this is below the log's horizon. */
 extern uint64 poll_segment_trimmed_x(void);

@@ -13,14 +13,13 @@
  * snapshot, then the clock, since the other order would lose what becomes
  * visible in between.  x is not above the snapshot's end, because from there
  * on everything is open without being listed, and not above the writer's own
- * xid + 1, which is as durable as the tick.  The time is the hybrid clock's,
- * so that it does not go back with the server's.
+ * xid + 1, which is as durable as the tick, or the newest horizon of the log
+ * (segment.c), which is, too.  The time is the hybrid clock's, so that it does
+ * not go back with the server's.
  *
  * After the last commit of a burst there must be another tick, or its changes
  * would come again with every poll since a time after them.  A background
- * worker writes that (worker.c).  It is asked for once the changes are visible,
- * which can be long after the flush: a commit may wait for a standby, and what
- * was prepared becomes visible by COMMIT PREPARED, in any session.
+ * worker writes that (worker.c).
  *
  * Time goes on over a restart or a promotion, though the clock may be another
  * one: the first tick that a server writes is later than all that are there.
@@ -39,9 +38,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -49,10 +46,10 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "segment.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "tick.h"
-#include "worker.h"
 #include "xids.h"
 
 #define ANUM_TICK_AT	1
@@ -63,14 +60,9 @@
 
 #define TICK_INTERVAL	USECS_PER_SEC
 
-/* how exactly the time of the last flush is kept */
-#define FLUSH_PRECISION	(USECS_PER_SEC / 10)
-
 /* Times from this one on are of this timeline, since it has a tick then. */
 static TimeLineID own_timeline = 0;
 static TimestampTz own_since;
-
-static ProcessUtility_hook_type prev_process_utility = NULL;
 
 static uint64
 tick_x(HeapTuple tuple, TupleDesc desc)
@@ -83,13 +75,14 @@ tick_x(HeapTuple tuple, TupleDesc desc)
 /* ---- writing ---- */
 
 void
-poll_tick_write(void)
+poll_tick_write(uint64 horizon)
 {
 	PollDatabase *database = poll_shmem_database();
 	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
 	Relation	rel = poll_catalog_open(poll_catalog_tick(), RowExclusiveLock);
 	PollView	view;
 	uint64		x;
+	int			room;
 	int			n = 0;
 	Datum		values[NATTS_TICK];
 	bool		isnull[NATTS_TICK] = {0};
@@ -102,9 +95,11 @@ poll_tick_write(void)
 	poll_snapshot_view(GetActiveSnapshot(), &view);
 	values[ANUM_TICK_AT - 1] = TimestampTzGetDatum(poll_clock_timestamp(poll_clock_take(1)));
 
-	x = Min(own + 1, view.xmax);
-	if (view.nopen > POLL_CURSOR_MAX_OPEN)
-		x = Min(x, view.open[POLL_CURSOR_MAX_OPEN]);
+	horizon = Max(horizon, poll_segment_lift());
+	x = Min(Max(own + 1, horizon), view.xmax);
+	room = poll_view_room(&view, horizon);
+	if (view.nopen > room)
+		x = Min(x, view.open[room]);
 	while (n < view.nopen && view.open[n] < x)
 		n++;
 	values[ANUM_TICK_X - 1] = poll_xid_datum(x);
@@ -135,16 +130,6 @@ poll_tick_trim(uint64 x)
 	table_close(rel, NoLock);
 }
 
-/* Remembers that something was flushed about now. */
-static void
-note_flush(PollDatabase *database, TimestampTz now)
-{
-	TimestampTz last = pg_atomic_read_u64(&database->flushed);
-
-	if (now > last + FLUSH_PRECISION || now < last)
-		pg_atomic_write_u64(&database->flushed, now);
-}
-
 /*
  * Is it for us to write a tick?  That of an old transaction would be a step
  * back: x cannot be above its own xid.
@@ -168,43 +153,8 @@ poll_tick_at_flush(void)
 	PollDatabase *database = poll_shmem_database();
 	TimestampTz now = GetCurrentTimestamp();
 
-	note_flush(database, now);
 	if (tick_is_ours(database, now))
-		poll_tick_write();
-}
-
-/* Nothing in here may fail. */
-void
-poll_tick_at_commit(void)
-{
-	PollDatabase *database = poll_shmem_database();
-	TimestampTz now = GetCurrentTimestamp();
-
-	note_flush(database, now);
-	poll_worker_start(database, now);
-}
-
-/* What was prepared may have written to the log: nobody remembers. */
-static void
-process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
-{
-	Node	   *node = pstmt->utilityStmt;
-	bool		commits = IsA(node, TransactionStmt) &&
-	((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
-
-	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
-		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
-	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
-		poll_tick_at_commit();
-}
-
-void
-poll_tick_install(void)
-{
-	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
+		poll_tick_write(0);
 }
 
 /* ---- reading ---- */
@@ -316,7 +266,8 @@ poll_tick_apart(TimestampTz at)
 	else if (before != NULL && tick_at(before, RelationGetDescr(rel)) < at)
 	{
 		after = find_tick(rel, NULL, at, ForwardScanDirection, PG_UINT32_MAX);
-		apart = after == NULL || tick_timeline(after, RelationGetDescr(rel)) == timeline;
+		apart = after == NULL || tick_timeline(after, RelationGetDescr(rel)) !=
+			tick_timeline(before, RelationGetDescr(rel));
 	}
 	table_close(rel, NoLock);
 	return apart;

@@ -11,20 +11,17 @@
 
 #include "cursor.h"
 
-/* Called by _PG_init(). */
-extern void poll_tick_install(void);
-
 /*
  * Before a transaction commits that has written to the log: writes a tick if
  * one is due.
  */
 extern void poll_tick_at_flush(void);
 
-/* After it has committed: sees to it that a last tick follows. */
-extern void poll_tick_at_commit(void);
-
-/* Writes a tick. */
-extern void poll_tick_write(void);
+/*
+ * Writes a tick.  horizon: one of the log that this transaction has made and will
+ * commit synchronously, or 0.
+ */
+extern void poll_tick_write(uint64 horizon);
 
 /* Deletes the ticks below x: what follows them has expired. */
 extern void poll_tick_trim(uint64 x);

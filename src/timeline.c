@@ -116,13 +116,15 @@ find_ancestor(const PollCursor *cursor)
 static bool
 find_tick(PollAncestor *ancestor)
 {
-	MemoryContext old;
-
 	if (!ancestor->looked)
 	{
-		old = MemoryContextSwitchTo(ancestors_context);
-		ancestor->found = poll_tick_find_on(ancestor->timeline, &ancestor->tick);
-		MemoryContextSwitchTo(old);
+		PollCursor *tick = &ancestor->tick;
+		Size		size;
+
+		ancestor->found = poll_tick_find_on(ancestor->timeline, tick);
+		size = sizeof(uint64) * tick->np;
+		if (size > 0)
+			tick->p = memcpy(MemoryContextAlloc(ancestors_context, size), tick->p, size);
 		ancestor->looked = true;
 	}
 	return ancestor->found;

@@ -49,6 +49,8 @@ step_name(PollSegmentStep step)
 			return "waiting for writers";
 		case POLL_STEP_IN_USE:
 			return "in use";
+		case POLL_STEP_NEXT_IN_USE:
+			return "waiting for the next one, which is in use";
 		case POLL_STEP_NONE:
 			break;
 	}
@@ -59,19 +61,19 @@ step_name(PollSegmentStep step)
 static bool
 take_steps(int64 age_ms, bool wait, PollSegmentReport *report)
 {
-	bool		closed = false;
+	uint64		horizon = 0;
 	bool		trimmed = false;
 
 	if (!poll_segment_step(age_ms, wait, report))
 		return false;
 	for (int i = 0; i < POLL_SEGMENTS; i++)
 	{
-		closed |= report[i].step == POLL_STEP_CLOSED;
+		horizon = Max(horizon, report[i].horizon);
 		trimmed |= report[i].step == POLL_STEP_TRIMMED;
 	}
 	/* the last one that polls since a time can start from, if nothing follows */
-	if (closed)
-		poll_tick_write();
+	if (horizon != 0)
+		poll_tick_write(horizon);
 	if (trimmed)
 		poll_tick_trim(poll_segment_trimmed_x());
 	return true;
@@ -86,26 +88,39 @@ log_trimmed(const PollSegmentReport *report)
 			(errmsg("poll_ext has trimmed " UINT64_FORMAT " kB of the change log of database \"%s\"",
 					report->bytes / 1024, get_database_name(MyDatabaseId)),
 			 report->early ?
-			 errdetail("Clients that have not polled for less than poll_ext.retention start again, since the log has reached poll_ext.rotate_size.") : 0,
+			 errdetail("Clients that have not polled since these changes start again, before poll_ext.retention is over: the log has reached poll_ext.rotate_size.") : 0,
 			 report->early ? errhint("Raise poll_ext.rotate_size if there is room.") : 0));
 }
 
 /* Workers come and go, so the time of the last complaint is in shared memory. */
 static void
-log_waiting(int id, const PollSegmentReport *report)
+log_waiting(const char *what, int64 waiting)
 {
 	PollDatabase *database = poll_shmem_database();
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz last = pg_atomic_read_u64(&database->complained);
 
-	if (report->waiting < PATIENCE || (now >= last && now < last + COMPLAIN_EVERY))
+	if (waiting < PATIENCE || (now >= last && now < last + COMPLAIN_EVERY))
 		return;
 	pg_atomic_write_u64(&database->complained, now);
 	ereport(LOG,
-			(errmsg("poll_ext cannot trim the change log of database \"%s\": segment %d is %s",
-					get_database_name(MyDatabaseId), id, step_name(report->step)),
-			 errdetail("It has been for " INT64_FORMAT " minutes.", report->waiting / USECS_PER_MINUTE),
+			(errmsg("poll_ext cannot trim the change log of database \"%s\": %s",
+					get_database_name(MyDatabaseId), what),
+			 errdetail("It has been so for " INT64_FORMAT " minutes.", waiting / USECS_PER_MINUTE),
 			 errhint("The view poll.stat_log has the sessions and prepared transactions that it waits for.")));
+}
+
+/* What cannot be told from a segment's state: since when this worker has seen it. */
+static void
+log_blocked(bool blocked, const char *what)
+{
+	static TimestampTz since = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!blocked || since == 0 || now < since)
+		since = blocked ? now : 0;
+	if (blocked)
+		log_waiting(what, now - since);
 }
 
 /* Was something done, and what is there to say? */
@@ -123,7 +138,7 @@ log_step(int id, const PollSegmentReport *report)
 			return true;
 		case POLL_STEP_WRITERS:
 		case POLL_STEP_IN_USE:
-			log_waiting(id, report);
+			log_waiting(psprintf("segment %d is %s", id, step_name(report->step)), report->waiting);
 			return false;
 		default:
 			return false;
@@ -135,11 +150,19 @@ poll_trim_step(void)
 {
 	PollSegmentReport report[POLL_SEGMENTS];
 	bool		done = false;
+	bool		blocked = false;
 
 	if (!take_steps(trim_age(), false, report))
+	{
+		log_blocked(true, "another session has called poll.trim(), and its transaction is still open");
 		return false;
+	}
 	for (int i = 0; i < POLL_SEGMENTS; i++)
+	{
 		done |= log_step(i, &report[i]);
+		blocked |= report[i].step == POLL_STEP_NEXT_IN_USE;
+	}
+	log_blocked(blocked, "the empty segment that it would go on with is in use");
 	return done;
 }
 

@@ -2,10 +2,13 @@
  * worker.c
  *		The background worker that closes a burst of changes, and trims old ones.
  *
- * A writer that has committed starts one in its database, if there is none.  It
- * waits until nobody has flushed for a second, writes a tick (tick.c) and is
- * gone, so that it is never in the way of DROP DATABASE for longer than that
- * command waits.  Each second it takes the segments of the log a step on
+ * A writer that has committed starts one in its database, if there is none:
+ * once the changes are visible, which can be long after the flush, since a commit
+ * may wait for a standby, and what was prepared becomes visible by COMMIT
+ * PREPARED, in any session.  A poll does if it finds no tick of this server's
+ * timeline.  It waits until nobody has flushed for a second, writes a tick
+ * (tick.c) and is gone, so that it is never in the way of DROP DATABASE for
+ * longer than that command waits.  Each second it takes the segments of the log a step on
  * (segment.c): a log that nobody writes to does not grow, either.
  *
  * It holds a lease in shared memory, the time of its last sign of life; a
@@ -30,6 +33,7 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
+#include "tcop/utility.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -45,6 +49,11 @@
 #define MAX_STEPS		5
 #define LEASE			(10 * USECS_PER_SEC)
 
+/* how exactly the time of the last flush is kept */
+#define FLUSH_PRECISION	(USECS_PER_SEC / 10)
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
 extern PGDLLEXPORT void poll_ext_worker_main(Datum arg);
 
 /* Takes the lease if it is free. */
@@ -59,12 +68,13 @@ take_lease(PollDatabase *database, TimestampTz now)
 }
 
 void
-poll_worker_start(PollDatabase *database, TimestampTz now)
+poll_worker_start(void)
 {
+	PollDatabase *database = poll_shmem_database();
 	BackgroundWorker worker;
 
 	pg_memory_barrier();
-	if (!database->shared || !take_lease(database, now))
+	if (!database->shared || RecoveryInProgress() || !take_lease(database, GetCurrentTimestamp()))
 		return;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -79,6 +89,52 @@ poll_worker_start(PollDatabase *database, TimestampTz now)
 	/* none free: the lease keeps us from trying again at once */
 	(void) RegisterDynamicBackgroundWorker(&worker, NULL);
 }
+
+/* ---- who asks for it ---- */
+
+void
+poll_worker_note_flush(void)
+{
+	PollDatabase *database = poll_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last = pg_atomic_read_u64(&database->flushed);
+
+	if (now > last + FLUSH_PRECISION || now < last)
+		pg_atomic_write_u64(&database->flushed, now);
+}
+
+/* Nothing in here may fail. */
+void
+poll_worker_at_commit(void)
+{
+	poll_worker_note_flush();
+	poll_worker_start();
+}
+
+/* What was prepared may have written to the log: nobody remembers. */
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *node = pstmt->utilityStmt;
+	bool		commits = IsA(node, TransactionStmt) &&
+	((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
+
+	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
+		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
+		poll_worker_at_commit();
+}
+
+void
+poll_worker_install(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
+
+/* ---- what it does ---- */
 
 static void
 give_up_lease(int code, Datum arg)
@@ -112,6 +168,8 @@ run(const char *what, bool (*something) (void))
 		result = something();
 	}
 	CommitTransactionCommand();
+	/* or autovacuum would not hear of it while the worker lives */
+	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return result;
 }
@@ -119,7 +177,7 @@ run(const char *what, bool (*something) (void))
 static bool
 write_tick(void)
 {
-	poll_tick_write();
+	poll_tick_write(0);
 	return true;
 }
 

@@ -5,11 +5,14 @@
 #ifndef POLL_WORKER_H
 #define POLL_WORKER_H
 
-#include "datatype/timestamp.h"
+/* Called by _PG_init(). */
+extern void poll_worker_install(void);
 
-#include "shmem.h"
+/* Before a transaction commits that has written to the log, and after it has. */
+extern void poll_worker_note_flush(void);
+extern void poll_worker_at_commit(void);
 
-/* Starts it in this database, unless it is there. */
-extern void poll_worker_start(PollDatabase *database, TimestampTz now);
+/* Starts it in this database, unless it is there or the server is a standby. */
+extern void poll_worker_start(void);
 
 #endif							/* POLL_WORKER_H */

@@ -141,6 +141,35 @@ poll_all();
 poll_all();
 
 cmp_ok($mirror{$_}{most}, '<=', $ROOM, "$_: listed $mirror{$_}{most} at most") foreach sort keys %mirror;
+
 check_mirrors($db, map { $mirror{$_}->report } sort keys %mirror);
+
+# ---- too many, while the log is trimmed: who begins then lists them all ----
+
+sub listed { return fetch_value($db, 'SELECT cardinality(open_xids) FROM poll.cursor_info(?)', $_[0]{cursor}); }
+
+foreach (1 .. $ROOM + 50)
+{
+	$db->do($_) foreach 'BEGIN', 'SELECT pg_current_xact_id()', "PREPARE TRANSACTION 'silent $_'";
+}
+my $writer = connect_to($node);
+$writer->do('BEGIN');
+$writer->do('UPDATE items SET v = v + 1 WHERE id % 7 = 3');
+$db->do('UPDATE items SET v = v + 1 WHERE id % 7 = 1');
+ok(wait_for($db, q(SELECT count(*) FILTER (WHERE state = 'empty') = 2 FROM poll.trim('0'))), 'the log was trimmed');
+my $since = fetch_value($db, 'SELECT clock_timestamp()');
+my @new = (PollMirror->new('items'), mirror_from_now());
+foreach my $mirror (@new)
+{
+	$mirror->drain($db, 100);
+	cmp_ok(listed($mirror), '>', $ROOM, 'a new client lists them');
+}
+$db->do('UPDATE items SET v = v + 1 WHERE id % 7 = 2');
+$writer->do('COMMIT');
+$_->drain($db, 100) foreach @new;
+$db->do("ROLLBACK PREPARED 'silent $_'") foreach 1 .. $ROOM + 50;
+$_->drain($db, 100) foreach @new;
+check_mirrors($db, map { $_->report } @new);
+is(fetch_value($db, q(SELECT poll.has_changes('{items}', ?::timestamptz)), $since), 1, 'and a time from then is good');
 
 done_testing();

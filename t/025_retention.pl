@@ -300,6 +300,7 @@ finish_children(@writers);
 note sprintf 'the oldest change was %.1f s old', $largest;
 cmp_ok($largest, '<', 8, 'the worker trims what is older than poll_ext.retention');
 like(slurp_file($node->logfile, $before), qr/LOG:  poll_ext has trimmed \d+ kB of the change log of database "postgres"/, 'and says so');
+ok(wait_for($db, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'poll_ext worker')), 'the worker has reported what it did');
 is(fetch_value($db, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'change_0')) < 200, 1, 'nothing is left to VACUUM');
 
 # what is in the way for long is in the log, once
@@ -335,16 +336,18 @@ while (time < $until && slurp_file($node->logfile, $before) !~ /DETAIL:  Clients
 like(slurp_file($node->logfile, $before), qr/HINT:  Raise poll_ext.rotate_size/, 'a log that is too large is trimmed early');
 $mirror = PollMirror->new('items');
 $mirror->drain($db, 1000);
-my @sizes;
+my (@sizes, @closed);
 foreach my $i (1 .. 60)
 {
 	$db->do('UPDATE items SET v = v + 1') foreach 1 .. 20;
 	$mirror->drain($db, 1000);
 	push @sizes, fetch_value($db, 'SELECT sum(bytes) FROM poll.stat_log');
+	push @closed, fetch_value($db, q(SELECT count(*) FROM poll.segment WHERE state = 'closed'));
 	sleep 0.1;
 }
 note 'size of the log: ' . join ' ', map { sprintf '%.1f', $_ / 1e6 } @sizes;
 cmp_ok((sort { $a <=> $b } @sizes)[-1], '<', 8e6, 'so that it stays small');
+cmp_ok((grep { $_ == 0 } @closed), '<', @closed / 10, 'but not all of it goes at once');
 is(differences($mirror->{rows}, table_rows($db, 'items')), '', 'and those who poll all the time do not notice');
 
 done_testing();

@@ -142,6 +142,7 @@ is(keys_since($on_new, $last_tick), '', 'a time that both have is good');
 is(keys_since($on_new, $parted), 'PT410', 'one of the old server is not');
 is(keys_since($on_new, 'now'), 'PT410', 'nor one that may be its');
 is(time_of($on_new), undef, 'so the new one gives none');
+ok(wait_for($on_new, q(SELECT poll.poll('{quiet}')->>'timestamp' IS NOT NULL)), 'until its worker has written a tick, though nobody writes');
 
 # the new server uses the xids again, and delivers what it does
 my $adopted = fetch_value($on_new, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{complete});
@@ -156,9 +157,10 @@ is(fetch_value($on_new, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $before{com
 is(fetch_value($on_new, q(SELECT current FROM poll.poll('{quiet}', ?) p, poll.cursor_info(p->>'cursor')), $before{silent}), 1,
 	'a cursor goes on as one of the new timeline, each time') foreach 1 .. 3;
 is(fetch_value($on_new, q(SELECT poll.has_changes('{busy}', ?)), $before{complete}), 1, 'poll.has_changes() goes on, too');
+wait_for_tick($on_new);
 my $here = time_of($on_new);
-ok(defined $here, 'with its first tick it gives times');
-is(keys_since($on_new, $here), '', 'which are good') if wait_for_tick($on_new);
+ok(defined $here, 'then it gives times');
+is(keys_since($on_new, $here), '', 'which are good');
 is(keys_since($on_new, $last_tick), '8 ' . join(' ', 31 .. 40), 'so is the one that both have');
 is(keys_since($on_new, $parted), 'PT410', 'and that of the old server is as before');
 
@@ -178,6 +180,8 @@ $on_third = connect_to($third);
 is(poll_with($on_third, 'busy', $second), '', 'after another promotion, cursors of the one before go on');
 is(poll_with($on_third, 'busy', $before{complete}), '8 ' . join(' ', 31 .. 40), 'and those of the one before that');
 is(poll_with($on_third, 'busy', $after{'late commit'}), 'PT410', 'or not');
+is(keys_since($on_third, $here), '', 'so are times of the one before');
+is(keys_since($on_third, $parted), 'PT410', 'but none that may be of a server that is lost');
 is(poll_with($on_old, 'busy', $second), 'PT410', 'one from the future has expired');
 
 # a folder that is put back keeps its timeline, but not what was done since
@@ -198,6 +202,37 @@ $on_third = connect_to($third);
 is(poll_with($on_third, 'busy', $future), 'PT410', 'a cursor above the next transaction has expired');
 $_->disconnect foreach $on_old, $on_new, $on_third, $open, $late;
 $_->stop foreach $old, $new, $third;
+
+# ---- a standby that lags, with more open transactions than a cursor lists ----
+
+my $many = new_node('many', streaming => 1, conf => 'max_prepared_transactions = 600');
+my $on_many = connect_to($many);
+$on_many->do('CREATE TABLE busy (id int PRIMARY KEY, v int)');
+$on_many->do('INSERT INTO busy VALUES (1, 1)');
+$on_many->do(q(SELECT poll.track('busy')));
+my $older = connect_to($many);
+$older->do('BEGIN');
+$older->do('UPDATE busy SET v = 7');
+foreach (1 .. 520)
+{
+	$on_many->do($_) foreach 'BEGIN', 'SELECT pg_current_xact_id()', "PREPARE TRANSACTION '$_'";
+}
+my $lagging = new_standby($many, 'lagging');
+my $on_lagging = connect_to($lagging);
+$many->wait_for_catchup($lagging, 'replay', $many->lsn('insert'));
+$lagging->append_conf('postgresql.conf', q(primary_conninfo = ''));
+$lagging->reload;
+ok(wait_for($on_lagging, 'SELECT count(*) = 0 FROM pg_stat_wal_receiver'), 'the standby gets nothing more');
+$on_many->do("ROLLBACK PREPARED '$_'") foreach 1 .. 520;
+$older->do('COMMIT');
+my $seen = cursor_of($on_many, 'busy');
+my $passed_on = fetch_value($on_lagging, q(SELECT poll.poll('{busy}', ?)->>'cursor'), $seen);
+$_->disconnect foreach $on_many, $older, $on_lagging;
+$lagging->promote;
+$on_lagging = connect_to($lagging);
+is(poll_with($on_lagging, 'busy', $_), 'PT410', 'who has seen what is lost starts again, also if he polled here meanwhile') foreach $seen, $passed_on;
+$on_lagging->disconnect;
+$_->stop foreach $many, $lagging;
 
 # ---- recovery to a point in time ----
 
