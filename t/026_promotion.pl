@@ -217,6 +217,8 @@ foreach (1 .. 520)
 {
 	$on_many->do($_) foreach 'BEGIN', 'SELECT pg_current_xact_id()', "PREPARE TRANSACTION '$_'";
 }
+# a younger one that has ended, or snapshots would end before them
+$on_many->do('CREATE TABLE other ()');
 my $lagging = new_standby($many, 'lagging');
 my $on_lagging = connect_to($lagging);
 $many->wait_for_catchup($lagging, 'replay', $many->lsn('insert'));
