@@ -288,6 +288,8 @@ $node->reload;
 create_items($db);
 my $before = -s $node->logfile;
 my $largest = 0;
+my $steps = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = 'poll.segment'::regclass";
+my $reported = fetch_value($db, $steps);
 my @writers = start_writers($node, 2, $seed, 15);
 my $until = time + 14;
 while (time < $until)
@@ -296,6 +298,7 @@ while (time < $until)
 	$largest = $oldest if defined $oldest && $oldest > $largest;
 	sleep 0.1;
 }
+cmp_ok(fetch_value($db, $steps), '>', $reported, 'it reports what it does, for autovacuum');
 finish_children(@writers);
 note sprintf 'the oldest change was %.1f s old', $largest;
 cmp_ok($largest, '<', 8, 'the worker trims what is older than poll_ext.retention');
