@@ -281,6 +281,20 @@ LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.has_changes(text[], timestamptz, jsonb) IS
 'Would a poll of the feeds since that time have anything to say? Errors: PT400, PT404, PT410.';
 
+CREATE FUNCTION poll.interval_hint(feeds text[], scope jsonb DEFAULT NULL) RETURNS interval
+AS 'MODULE_PATHNAME', 'poll_ext_interval_hint'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.interval_hint(text[], jsonb) IS
+'How long to wait until the next poll of these feeds, as learned from when they have changed, between poll_ext.min_interval and poll_ext.max_interval and spread by 5 %: the delay of changes is then worth a poll (poll_ext.poll_cost). Errors: PT400, PT404.';
+
+CREATE FUNCTION poll.next_interval(current interval, had_changes boolean, empty_polls integer,
+	min interval DEFAULT '1 s', max interval DEFAULT '1 min', boost float8 DEFAULT 0.5, decay float8 DEFAULT 1.5)
+RETURNS interval
+AS 'MODULE_PATHNAME', 'poll_ext_next_interval'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION poll.next_interval(interval, boolean, integer, interval, interval, float8, float8) IS
+'The next interval of a client that knows only what its polls have brought: times boost after changes, times decay from the third empty poll in a row on (empty_polls: with this one), doubled if the poll has failed (had_changes: null), and within min and max. Null if another argument is. Errors: 22023.';
+
 CREATE FUNCTION poll.current_cursor(feeds text[], scope jsonb DEFAULT NULL) RETURNS text
 AS 'MODULE_PATHNAME', 'poll_ext_current_cursor'
 LANGUAGE C STABLE PARALLEL UNSAFE;

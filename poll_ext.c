@@ -21,6 +21,7 @@
  *		src/request.c	what a client asks for, and the page that answers it
  *		src/poll.c		poll.poll(), and the functions that return one value
  *		src/rows.c		the functions that return a row per change
+ *		src/interval.c	how long to wait until the next poll
  *
  * Rate limits:
  *		src/rate.c		poll.rate_check() and its relatives

@@ -11,7 +11,7 @@ SELECT poll.track('pgrst_message', 'messages'), poll.track('pgrst_message', 'roo
 
 -- cursors, tags and versions are not the same in each run
 CREATE FUNCTION masked(value text) RETURNS text LANGUAGE sql AS $$
-	SELECT regexp_replace(regexp_replace(regexp_replace(regexp_replace(value, '"version":\d+', '"version":...'), '(cursor=|"cursor":")[A-Za-z0-9_-]+', '\1...'),
+	SELECT regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(value, '("poll_after":|X-Poll-Interval: )[0-9.]+', '\1...'), '"version":\d+', '"version":...'), '(cursor=|"cursor":")[A-Za-z0-9_-]+', '\1...'),
 		'([pf]1)\.[A-Za-z0-9_-]{22}', '\1...', 'g'), '"timestamp":"[^"]*"', '"timestamp":"..."')
 $$;
 -- a request as PostgREST tells of it, and what the function has set

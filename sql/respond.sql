@@ -11,13 +11,14 @@ SELECT poll.track('respond_message', 'messages'), poll.track('respond_message', 
 
 -- cursors and tags are not the same in each run
 CREATE FUNCTION masked(value text) RETURNS text LANGUAGE sql AS $$
-	SELECT regexp_replace(regexp_replace(regexp_replace(value, '(cursor=|"cursor":")[A-Za-z0-9_-]+', '\1...'),
-		'p1\.[A-Za-z0-9_-]{22}"', 'p1..."'), '"timestamp":"[^"]*"', '"timestamp":"..."')
+	SELECT regexp_replace(regexp_replace(regexp_replace(regexp_replace(value, '(cursor=|"cursor":")[A-Za-z0-9_-]+', '\1...'),
+		'p1\.[A-Za-z0-9_-]{22}"', 'p1..."'), '"timestamp":"[^"]*"', '"timestamp":"..."'),
+		'"poll_after":[0-9.]+', '"poll_after":...')
 $$;
 CREATE FUNCTION show(request jsonb) RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT line FROM poll.respond(request) AS r,
 		LATERAL (SELECT 0, status::text UNION ALL
-				 SELECT 1, (SELECT string_agg(key || ': ' || masked(value), E'\n' ORDER BY key) FROM jsonb_each_text(headers) WHERE key !~ '^Access') UNION ALL
+				 SELECT 1, (SELECT string_agg(key || ': ' || CASE key WHEN 'X-Poll-Interval' THEN '...' ELSE masked(value) END, E'\n' ORDER BY key) FROM jsonb_each_text(headers) WHERE key !~ '^Access') UNION ALL
 				 SELECT 2, masked(body)) AS l (n, line) WHERE line IS NOT NULL ORDER BY n
 $$;
 CREATE FUNCTION get(query text, headers jsonb DEFAULT '{}', client text DEFAULT NULL) RETURNS jsonb LANGUAGE sql AS $$

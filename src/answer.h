@@ -16,6 +16,7 @@ typedef struct PollAnswer
 	bool		has_more;
 	bool		behind;
 	bool		empty;			/* no changes, and no more */
+	double		poll_after;		/* seconds */
 } PollAnswer;
 
 /* cursor: the text form of the request's, or NULL. */

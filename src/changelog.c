@@ -349,3 +349,59 @@ poll_log_last(PollLog *log, int64 channel)
 	}
 	return last;
 }
+
+/* A transaction may have many chunks: rather than read them all, look at fewer of them. */
+#define CHUNKS_PER_TIME	4
+
+/* Those of one segment, behind the n that are there. */
+static int
+segment_times(PollLogScan *scan, int64 *times, int n, int max)
+{
+	uint64		last = 0;
+	uint64		xid;
+
+	for (int chunks = CHUNKS_PER_TIME * (max - n); n < max && chunks > 0; chunks--)
+	{
+		bool		isnull;
+
+		xid = next_finished(scan, BackwardScanDirection);
+		if (xid == 0)
+			break;
+		if (xid == last || !index_fetch_heap(scan->scan, scan->slot))
+			continue;
+		last = xid;
+		scan->skipped = 0;
+		times[n++] = DatumGetInt64(slot_getattr(scan->slot, ANUM_CHANGE_VERSION, &isnull));
+	}
+	return n;
+}
+
+static int
+newest_first(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x < y) - (x > y);
+}
+
+int
+poll_log_times(PollLog *log, int64 channel, int64 *times, int max)
+{
+	int64	   *all = palloc(sizeof(int64) * max * Max(log->n, 1));
+	int			n = 0;
+
+	for (int i = 0; i < log->n; i++)
+	{
+		PollLogScan *scan = poll_log_scan_begin(log, i, channel, 0);
+
+		poll_log_scan_seek(scan, 0, poll_log_end(log));
+		n = segment_times(scan, all, n, n + max);
+		poll_log_scan_end(scan);
+	}
+	qsort(all, n, sizeof(int64), newest_first);
+	n = Min(n, max);
+	memcpy(times, all, sizeof(int64) * n);
+	pfree(all);
+	return n;
+}

@@ -105,4 +105,10 @@ extern uint64 poll_log_end(const PollLog *log);
 /* The xid of the channel's last visible entry, or 0. */
 extern uint64 poll_log_last(PollLog *log, int64 channel);
 
+/*
+ * When the last visible transactions have written to the channel: the version of one
+ * entry of each, at most max of them, the newest first.  Returns how many.
+ */
+extern int	poll_log_times(PollLog *log, int64 channel, int64 *times, int max);
+
 #endif							/* POLL_CHANGELOG_H */

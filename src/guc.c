@@ -15,7 +15,10 @@ int			poll_client_ipv4_prefix = 32;
 int			poll_client_ipv6_prefix = 64;
 char	   *poll_cors_origin = NULL;
 double		poll_debug_rate_clock = -1;
+int			poll_max_interval = 60000;
 int			poll_max_scan = 50000;
+int			poll_min_interval = 1000;
+int			poll_poll_cost = 2000;
 int			poll_rate_entries = 65536;
 int			poll_retention = 86400;
 int			poll_rotate_size = 1024 * 1024;
@@ -64,6 +67,17 @@ poll_guc_install(void)
 							 PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
 	/*
+	 * The bounds of poll.interval_hint().  A client that a bug or a hot feed
+	 * would make ask all the time is told to wait so long at least.
+	 */
+	DefineCustomIntVariable("poll_ext.max_interval",
+							"Sets the longest interval that clients are told to poll in.",
+							NULL,
+							&poll_max_interval,
+							60000, 10, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	/*
 	 * How many entries of the change log one poll may read.  A poll returns a
 	 * row for each key, however often it changed, so a row that changes all
 	 * the time could make a short page a long read.  At the bound the page
@@ -76,6 +90,24 @@ poll_guc_install(void)
 							&poll_max_scan,
 							50000, 1, INT_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("poll_ext.min_interval",
+							"Sets the shortest interval that clients are told to poll in.",
+							NULL,
+							&poll_min_interval,
+							1000, 10, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	/*
+	 * What a poll costs, as delay: that a change is heard of so much earlier
+	 * is worth one more poll.  Four times as much is half as many polls.
+	 */
+	DefineCustomIntVariable("poll_ext.poll_cost",
+							"Sets the delay of a change that a poll is worth, for the interval that clients are told.",
+							"More means fewer polls and longer delays.",
+							&poll_poll_cost,
+							2000, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	/*
 	 * How many clients rate limits can tell apart at a time, of all databases

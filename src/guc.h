@@ -9,7 +9,10 @@ extern PGDLLIMPORT int poll_client_ipv4_prefix;
 extern PGDLLIMPORT int poll_client_ipv6_prefix;
 extern PGDLLIMPORT char *poll_cors_origin;
 extern PGDLLIMPORT double poll_debug_rate_clock;
+extern PGDLLIMPORT int poll_max_interval;	/* ms */
 extern PGDLLIMPORT int poll_max_scan;
+extern PGDLLIMPORT int poll_min_interval;	/* ms */
+extern PGDLLIMPORT int poll_poll_cost;	/* ms */
 extern PGDLLIMPORT int poll_rate_entries;
 extern PGDLLIMPORT int poll_retention;	/* seconds */
 extern PGDLLIMPORT int poll_rotate_size;	/* kB; 0 = no bound */

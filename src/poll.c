@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -23,6 +25,8 @@
 #include "answer.h"
 #include "changes.h"
 #include "error.h"
+#include "guc.h"
+#include "interval.h"
 #include "key.h"
 #include "request.h"
 #include "shmem.h"
@@ -126,13 +130,28 @@ answer_time(const PollRequest *request, const PollPage *page)
 	return poll_request_covers(request, time) ? time : 0;
 }
 
-/*
- * The answer.  page = NULL: nothing new.  It is written where it stays, at
- * about its size: it can be large, and is copied often enough on its way out.
- */
-static text *
-envelope(const PollRequest *request, const PollPage *page, text *cursor, Size *lasting)
+/* In milliseconds' precision, without the machinery of printf(). */
+static void
+append_seconds(StringInfo buf, const char *name, double seconds)
 {
+	char		number[MAXINT8LEN + 1];
+	int64		ms = (int64) rint(seconds * 1000);
+
+	appendStringInfoString(buf, name);
+	appendBinaryStringInfo(buf, number, pg_lltoa(ms / 1000, number));
+	appendStringInfoChar(buf, '.');
+	appendBinaryStringInfo(buf, number, pg_ultostr_zeropad(number, ms % 1000, 3) - number);
+}
+
+/*
+ * The answer, but for its other parts.  page = NULL: nothing new.  It is written
+ * where it stays, at about its size: it can be large, and is copied often enough
+ * on its way out.
+ */
+static void
+envelope(const PollRequest *request, const PollPage *page, PollAnswer *answer)
+{
+	text	   *cursor = answer->cursor;
 	const PollFeedSet *set = request->set;
 	StringInfoData buf;
 	TimestampTz time = answer_time(request, page);
@@ -159,7 +178,7 @@ envelope(const PollRequest *request, const PollPage *page, text *cursor, Size *l
 						   "\",\"has_more\":false");
 	if (page && page->behind)
 		appendStringInfoString(&buf, ",\"behind\":true");
-	*lasting = buf.len - VARHDRSZ;
+	answer->lasting = buf.len - VARHDRSZ;
 	if (time != 0)
 	{
 		appendStringInfoString(&buf, ",\"timestamp\":\"");
@@ -170,9 +189,19 @@ envelope(const PollRequest *request, const PollPage *page, text *cursor, Size *l
 	else
 		appendStringInfoString(&buf, ",\"timestamp\":null,\"feeds_checked\":");
 	appendBinaryStringInfo(&buf, number, pg_ltoa(set->n, number));
+	append_seconds(&buf, ",\"poll_after\":", answer->poll_after);
 	appendStringInfoChar(&buf, '}');
 	SET_VARSIZE(buf.data, buf.len);
-	return (text *) buf.data;
+	answer->body = (text *) buf.data;
+}
+
+/* Pages follow each other at once; a server that is behind needs a moment. */
+static double
+poll_after(const PollRequest *request, const PollPage *page)
+{
+	if (page->behind)
+		return poll_min_interval / 1e3;
+	return page->has_more ? 0 : poll_interval_hint(request->set);
 }
 
 PollAnswer
@@ -183,8 +212,9 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 
 	if (poll_nothing_new(request))
 	{
-		answer.body = envelope(request, NULL, cursor, &answer.lasting);
 		answer.empty = true;
+		answer.poll_after = poll_interval_hint(request->set);
+		envelope(request, NULL, &answer);
 		return answer;
 	}
 
@@ -195,7 +225,8 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 	answer.empty = page.nchanges == 0 && !page.has_more;
 	answer.cursor = poll_cursor_encode(&page.next);
 	MemoryContextSwitchTo(request->caller);
-	answer.body = envelope(request, &page, answer.cursor, &answer.lasting);
+	answer.poll_after = poll_after(request, &page);
+	envelope(request, &page, &answer);
 	answer.cursor = (text *) pg_detoast_datum_copy((struct varlena *) answer.cursor);
 	poll_request_end(request);
 	return answer;

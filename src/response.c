@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "utils/builtins.h"
 #include "utils/json.h"
 
@@ -147,6 +149,9 @@ poll_response_finish(PollTask *task)
 		task->response.status = 503;
 		return;
 	}
+	if (!answer.has_more)
+		poll_response_header(&task->response, "X-Poll-Interval",
+							 psprintf("%.0f", Max(rint(answer.poll_after), 1)));
 	task->tag = answer_tag(&answer);
 	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag, true))
 	{

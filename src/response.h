@@ -12,7 +12,7 @@
 #include "request.h"
 
 /* Headers of ours that pages of other origins may read, if CORS exposes them. */
-#define POLL_RESPONSE_EXPOSED	"ETag, Link, RateLimit, RateLimit-Policy, Retry-After"
+#define POLL_RESPONSE_EXPOSED	"ETag, Link, RateLimit, RateLimit-Policy, Retry-After, X-Poll-Interval"
 
 typedef struct PollResponse
 {

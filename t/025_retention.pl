@@ -324,6 +324,7 @@ foreach (1 .. 5)
 	sleep 1.3;    # in between the worker ends
 }
 my @complaints = slurp_file($node->logfile, $before) =~ /LOG:  poll_ext cannot trim the change log of database "postgres": segment \d is waiting for writers/g;
+note $_ foreach slurp_file($node->logfile) =~ /^(.*poll_ext cannot trim.*)$/mg, map { join ' ', map { $_ // '' } @$_ } @{ $db->selectall_arrayref('SELECT * FROM poll.stat_log') };
 is(scalar @complaints, 1, 'a segment that is kept for long is in the log, once');
 $forgotten->rollback;
 
