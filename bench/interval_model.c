@@ -193,12 +193,11 @@ hazard(Client *client, double now, int before)
 	int			n = Min(client->seen - 1, POLL_HAZARD_GAPS);
 	double		interval;
 
-	(void) before;
 	if (client->seen == 0)
 		return LONGEST;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && client->seen > before; i++)
 		gaps[i] = at[client->seen - 1 - i] - at[client->seen - 2 - i];
-	if (n > 0)
+	if (n > 0 && client->seen > before)
 		qsort(gaps, n, sizeof(double), ascending);
 	interval = poll_hazard_interval(gaps, n, now - at[client->seen - 1], client->kappa, LONGEST);
 	return Max(Min(interval, LONGEST), SHORTEST) * (1 + JITTER * (2 * uniform() - 1));
@@ -230,7 +229,7 @@ as_many_polls(const Changes *changes, double end, long polls)
 	double		low = 1e-3;
 	double		high = 1e4;
 
-	for (int i = 0; i < 20; i++)
+	for (int i = 0; i < 14; i++)
 	{
 		double		middle = sqrt(low * high);
 

@@ -12,6 +12,8 @@ export interface Answer {
 	behind?: true;
 	timestamp: string | null;
 	feeds_checked: number;
+	/** in seconds */
+	poll_after: number;
 }
 
 /** Gets the changes of one feed, at least one. The cursor counts when it has resolved. */
@@ -56,7 +58,7 @@ interface CommonOptions {
 	from?: 'now';
 	/** milliseconds between polls; default 5000 */
 	interval?: number;
-	/** let the interval follow the changes; default false */
+	/** let the interval follow what the server says, or the changes; default false */
 	adaptive?: boolean;
 	/** default 1000, or the interval if that is less */
 	minInterval?: number;

@@ -285,6 +285,7 @@ export class Poller {
 		if (answer.has_more) return 0;
 		this.#empty = this.#news ? 0 : this.#empty + 1;
 		if (!this.adaptive) this.#setInterval(this.#fixed);
+		else if (this.#asked !== null) this.#setInterval(this.#asked);
 		else if (this.#news) this.#setInterval(this.interval * 0.5);
 		else this.#setInterval(this.#empty >= PATIENCE ? this.interval * 1.5 : this.interval);
 		this.#news = 0;
@@ -329,8 +330,8 @@ export class Poller {
 		return Math.min(Math.max(interval, this.#options.minInterval), this.#options.maxInterval);
 	}
 
-	#setInterval(computed) {
-		this.interval = this.#clamp(this.#asked ?? computed);
+	#setInterval(interval) {
+		this.interval = this.#clamp(interval);
 	}
 
 	#hidden() {

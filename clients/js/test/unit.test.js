@@ -10,7 +10,7 @@ const upsert = (id, data = {}) => ({ op: 'upsert', key: { id }, data: { id, ...d
 const gone = (id) => ({ op: 'delete', key: { id }, data: null, version: 1 });
 
 function answer(cursor, changes = [], { headers = {}, ...more } = {}) {
-	const body = { changes: { tasks: changes }, cursor, has_more: false, timestamp: null, feeds_checked: 1, ...more };
+	const body = { changes: { tasks: changes }, cursor, has_more: false, timestamp: null, feeds_checked: 1, poll_after: 4, ...more };
 	return () => new Response(JSON.stringify(body), { status: 200, headers });
 }
 
@@ -381,12 +381,12 @@ test('adaptive can be switched off and on', async (t) => {
 });
 
 for (const adaptive of [false, true])
-	test(`X-Poll-Interval overrides ${adaptive ? 'an adaptive' : 'a fixed'} interval, within the limits`, async (t) => {
+	test(`X-Poll-Interval is ${adaptive ? 'an adaptive interval, within the limits' : 'not for a fixed one'}`, async (t) => {
 		const asking = (value) => answer('c1', [upsert(1)], { headers: { 'X-Poll-Interval': value } });
 		const world = makeWorld(t, { adaptive }, [asking('2.5'), asking('0.1'), asking('1000'), asking('soon'), answer('c1')]);
 		await world.start();
 		for (let i = 0; i < 3; i++) await world.pass(world.waits().at(-1));
-		assert.deepEqual(world.intervals(), [2500, 1000, 60000, adaptive ? 30000 : 4000]);
+		assert.deepEqual(world.intervals(), adaptive ? [2500, 1000, 60000, 30000] : [4000, 4000, 4000, 4000]);
 		assert.deepEqual(world.waits(), world.intervals());
 	});
 
@@ -407,7 +407,7 @@ test('errors of the network and the server: full jitter below an interval that d
 });
 
 test('an interval that was asked for is no longer when there is no answer', async (t) => {
-	const world = makeWorld(t, {}, [answer('c1', [], { headers: { 'X-Poll-Interval': '2' } }), broken]);
+	const world = makeWorld(t, { adaptive: true }, [answer('c1', [], { headers: { 'X-Poll-Interval': '2' } }), broken]);
 	world.random = 1;
 	await world.start();
 	await world.pass(2200);
