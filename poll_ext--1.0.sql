@@ -281,6 +281,12 @@ LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.has_changes(text[], timestamptz, jsonb) IS
 'Would a poll of the feeds since that time have anything to say? Errors: PT400, PT404, PT410.';
 
+CREATE FUNCTION poll.wait(feeds text[], cursor text, timeout interval DEFAULT '25 s', scope jsonb DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'poll_ext_wait'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.wait(text[], text, interval, jsonb) IS
+'Waits until a poll with this cursor would have anything to say: true; false after the timeout (0 to 1 hour). With ''now'' as cursor: for the next change. Not in a transaction that has written, nor one above READ COMMITTED (25001). Errors: PT400, PT404, PT410, 22004, 22023.';
+
 CREATE FUNCTION poll.interval_hint(feeds text[], scope jsonb DEFAULT NULL) RETURNS interval
 AS 'MODULE_PATHNAME', 'poll_ext_interval_hint'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -22,6 +22,8 @@
  *		src/poll.c		poll.poll(), and the functions that return one value
  *		src/rows.c		the functions that return a row per change
  *		src/interval.c	how long to wait until the next poll
+ *		src/wait.c		poll.wait(): until there is something to poll
+ *		src/waiters.c	who waits, in shared memory, and who wakes them
  *
  * Rate limits:
  *		src/rate.c		poll.rate_check() and its relatives

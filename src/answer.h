@@ -1,6 +1,6 @@
 /*
  * answer.h
- *		The answer to a poll, as JSON.
+ *		The answer to a poll, as JSON, and shorter ones.
  */
 #ifndef POLL_ANSWER_H
 #define POLL_ANSWER_H
@@ -21,5 +21,11 @@ typedef struct PollAnswer
 
 /* cursor: the text form of the request's, or NULL. */
 extern PollAnswer poll_answer(PollRequest *request, text *cursor, int max_rows);
+
+/* Would a poll return anything, or has it more to say? */
+extern bool poll_has_changes(PollRequest *request);
+
+/* The cursor that a client would have that has polled everything. */
+extern text *poll_current_cursor(PollRequest *request);
 
 #endif							/* POLL_ANSWER_H */

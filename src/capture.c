@@ -53,6 +53,7 @@
 #include "key.h"
 #include "shmem.h"
 #include "tick.h"
+#include "waiters.h"
 #include "worker.h"
 
 /* more than this, in all buffers, is written before the transaction ends */
@@ -390,12 +391,15 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (wrote)
 				poll_worker_at_commit();
+			poll_waiters_wake();
 			forget_all(false);
 			break;
 		case XACT_EVENT_PREPARE:
+			poll_waiters_forget();
 			forget_all(false);
 			break;
 		case XACT_EVENT_ABORT:
+			poll_waiters_forget();
 			forget_all(true);
 			break;
 		default:

@@ -46,6 +46,7 @@
 #include "shmem.h"
 #include "snapshot.h"
 #include "varint.h"
+#include "waiters.h"
 
 #define ANUM_CHANGE_CHANNEL		1
 #define ANUM_CHANGE_XID			2
@@ -124,6 +125,7 @@ poll_changelog_write(int64 channel, int count, const char *entries, int len)
 
 	/* first: whoever sees the chunk must see this (shmem.c) */
 	poll_flushed_raise(channel, U64FromFullTransactionId(xid));
+	poll_waiters_note(channel);
 
 	/* a context of our own keeps its first block from one to the next */
 	if (write_context == NULL)

@@ -11,6 +11,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "commands/tablecmds.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -81,6 +82,18 @@ poll_compat_primary_key(Relation rel)
 #else
 	return RelationGetPrimaryKeyIndex(rel);
 #endif
+}
+
+/*
+ * Has the client closed its connection?  The server's header for that needs those of
+ * GSSAPI, which few have.
+ */
+extern bool pq_check_connection(void);
+
+static inline bool
+poll_compat_client_gone(void)
+{
+	return MyProcPort != NULL && !pq_check_connection();
 }
 
 #endif							/* POLL_COMPAT_H */

@@ -251,9 +251,8 @@ poll_ext_poll(PG_FUNCTION_ARGS)
 
 /* ---- the small ones ---- */
 
-/* Would a poll return anything, or has it more to say? */
-static bool
-has_changes(PollRequest *request)
+bool
+poll_has_changes(PollRequest *request)
 {
 	bool		result;
 
@@ -278,7 +277,7 @@ poll_ext_has_changes(PG_FUNCTION_ARGS)
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2),
 					  poll_arg_text(fcinfo, 1), NULL);
-	PG_RETURN_BOOL(has_changes(&request));
+	PG_RETURN_BOOL(poll_has_changes(&request));
 }
 
 /* poll.has_changes(feeds text[], since timestamptz, scope jsonb) returns bool */
@@ -290,7 +289,23 @@ poll_ext_has_changes_since(PG_FUNCTION_ARGS)
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 2), NULL,
 					  poll_arg_time(fcinfo, 1, &since));
-	PG_RETURN_BOOL(has_changes(&request));
+	PG_RETURN_BOOL(poll_has_changes(&request));
+}
+
+text *
+poll_current_cursor(PollRequest *request)
+{
+	PollPage	page = {POLL_CONTENT_NONE};
+	MemoryContext context = CurrentMemoryContext;
+	text	   *result;
+
+	request->start = POLL_START_NOW;
+	poll_request_begin(request);
+	poll_request_read(request, 1, &page);
+	MemoryContextSwitchTo(context);
+	result = poll_cursor_encode(&page.next);
+	poll_request_end(request);
+	return result;
 }
 
 /* poll.current_cursor(feeds text[], scope jsonb) returns text */
@@ -298,17 +313,9 @@ Datum
 poll_ext_current_cursor(PG_FUNCTION_ARGS)
 {
 	PollRequest request;
-	PollPage	page = {POLL_CONTENT_NONE};
-	text	   *result;
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 1), NULL, NULL);
-	request.start = POLL_START_NOW;
-	poll_request_begin(&request);
-	poll_request_read(&request, 1, &page);
-	MemoryContextSwitchTo(request.caller);
-	result = poll_cursor_encode(&page.next);
-	poll_request_end(&request);
-	PG_RETURN_TEXT_P(result);
+	PG_RETURN_TEXT_P(poll_current_cursor(&request));
 }
 
 static void

@@ -131,6 +131,15 @@ answer_tag(const PollAnswer *answer)
 	return poll_etag_make("W/\"p1.", &digest);
 }
 
+static void
+set_status(PollTask *task, int status, const PollAnswer *answer)
+{
+	task->response.status = status;
+	if (!answer->has_more)
+		poll_response_header(&task->response, "X-Poll-Interval",
+							 psprintf("%.0f", Max(rint(answer->poll_after), 1)));
+}
+
 void
 poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope, const TimestampTz *since)
 {
@@ -149,20 +158,17 @@ poll_response_finish(PollTask *task)
 		task->response.status = 503;
 		return;
 	}
-	if (!answer.has_more)
-		poll_response_header(&task->response, "X-Poll-Interval",
-							 psprintf("%.0f", Max(rint(answer.poll_after), 1)));
 	task->tag = answer_tag(&answer);
 	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag, true))
 	{
 		/* a page that was read is paid for, also if it need not be sent */
 		if (answer.empty || check_rate(task, false))
-			task->response.status = 304;
+			set_status(task, 304, &answer);
 		return;
 	}
 	if (!check_rate(task, false))
 		return;
-	task->response.status = 200;
+	set_status(task, 200, &answer);
 	task->response.body = answer.body;
 	task->cursor = answer.cursor;
 	task->has_more = answer.has_more;

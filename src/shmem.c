@@ -45,6 +45,7 @@
 
 #include "ratetable.h"
 #include "shmem.h"
+#include "waiters.h"
 
 #define FLUSHED_SLOTS	16384	/* a power of two; 8 bytes each */
 
@@ -76,6 +77,7 @@ shmem_request(void)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(PollShared)));
 	poll_ratetable_shmem_request();
+	poll_waiters_shmem_request();
 }
 
 static void
@@ -112,6 +114,7 @@ shmem_startup(void)
 			database_init(&shared->databases[i], true);
 	}
 	poll_ratetable_shmem_init();
+	poll_waiters_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -200,13 +203,19 @@ poll_shmem_database(void)
 	return my_database = &local_database;
 }
 
-static pg_atomic_uint64 *
-flushed_slot(int64 channel)
+uint32
+poll_shmem_hash(int64 channel)
 {
 	uint32		hash = hash_combine(murmurhash32((uint32) channel),
 									murmurhash32((uint32) (channel >> 32) ^ MyDatabaseId));
 
-	return &shared->flushed[murmurhash32(hash) & (FLUSHED_SLOTS - 1)];
+	return murmurhash32(hash);
+}
+
+static pg_atomic_uint64 *
+flushed_slot(int64 channel)
+{
+	return &shared->flushed[poll_shmem_hash(channel) & (FLUSHED_SLOTS - 1)];
 }
 
 uint64

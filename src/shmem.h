@@ -39,6 +39,9 @@ extern void poll_clock_raise(TimestampTz time);
 /* The entry of this backend's database. */
 extern PollDatabase *poll_shmem_database(void);
 
+/* A hash of the channel of this backend's database. */
+extern uint32 poll_shmem_hash(int64 channel);
+
 /*
  * The highest transaction id that may have flushed entries of this channel,
  * PG_UINT64_MAX when nothing is known.  raise must come before the flush.

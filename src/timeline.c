@@ -11,7 +11,8 @@
  * A cut cursor, or one of a full sync, has the position in the WAL at which it
  * was cut, which is behind all that had been shown by then, on whatever server.
  * It is good if this server left its timeline there or later, as the history
- * file says.
+ * file says: that is, not before it left any later timeline, since a recovery to a
+ * point in time that ends before a switch has the whole history of its target, too.
  *
  * A complete cursor has none, so that it is the same for all.  It comes from a
  * poll that has seen all that the pages before it can have shown
@@ -69,8 +70,10 @@ read_history(TimeLineID timeline)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	List	   *result = NIL;
+	XLogRecPtr	end = PG_UINT64_MAX;
 	ListCell   *lc;
 
+	/* the newest first */
 	foreach(lc, readTimeLineHistory(timeline))
 	{
 		TimeLineHistoryEntry *entry = lfirst(lc);
@@ -78,9 +81,10 @@ read_history(TimeLineID timeline)
 
 		if (entry->tli == timeline)
 			continue;
+		end = Min(end, entry->end);
 		ancestor = palloc0(sizeof(PollAncestor));
 		ancestor->timeline = entry->tli;
-		ancestor->end = entry->end;
+		ancestor->end = end;
 		result = lappend(result, ancestor);
 	}
 	MemoryContextSwitchTo(old);

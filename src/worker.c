@@ -43,6 +43,7 @@
 #include "shmem.h"
 #include "tick.h"
 #include "trim.h"
+#include "waiters.h"
 #include "worker.h"
 
 #define QUIET_MS		1000
@@ -124,7 +125,10 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
 		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
+	{
 		poll_worker_at_commit();
+		poll_waiters_wake_all();
+	}
 }
 
 void
