@@ -42,6 +42,7 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "ratetable.h"
 #include "shmem.h"
@@ -51,6 +52,8 @@
 
 /* more databases than this do without ticks of the worker, and look each time */
 #define MAX_DATABASES	256
+
+#define COMPLAIN_EVERY	(10 * USECS_PER_MINUTE)
 
 typedef struct PollShared
 {
@@ -201,6 +204,17 @@ poll_shmem_database(void)
 	}
 	database_init(&local_database, false);
 	return my_database = &local_database;
+}
+
+bool
+poll_shmem_complain(void)
+{
+	PollDatabase *database = poll_shmem_database();
+	uint64		now = GetCurrentTimestamp();
+	uint64		last = pg_atomic_read_u64(&database->complained);
+
+	return (now < last || now >= last + COMPLAIN_EVERY) &&
+		pg_atomic_compare_exchange_u64(&database->complained, &last, now);
 }
 
 uint32

@@ -39,6 +39,9 @@ extern void poll_clock_raise(TimestampTz time);
 /* The entry of this backend's database. */
 extern PollDatabase *poll_shmem_database(void);
 
+/* Is it time to complain again, in this database, that the log cannot be trimmed? */
+extern bool poll_shmem_complain(void);
+
 /* A hash of the channel of this backend's database. */
 extern uint32 poll_shmem_hash(int64 channel);
 

@@ -17,9 +17,8 @@
 #include "tick.h"
 #include "trim.h"
 
-/* waiting for longer than this is worth a line in the log, so often */
+/* waiting for longer than this is worth a line in the log */
 #define PATIENCE		USECS_PER_MINUTE
-#define COMPLAIN_EVERY	(10 * USECS_PER_MINUTE)
 
 PG_FUNCTION_INFO_V1(poll_ext_trim);
 
@@ -92,21 +91,15 @@ log_trimmed(const PollSegmentReport *report)
 			 report->early ? errhint("Raise poll_ext.rotate_size if there is room.") : 0));
 }
 
-/* Workers come and go, so the time of the last complaint is in shared memory. */
 static void
 log_waiting(const char *what, int64 waiting)
 {
-	PollDatabase *database = poll_shmem_database();
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz last = pg_atomic_read_u64(&database->complained);
-
-	if (waiting < PATIENCE || (now >= last && now < last + COMPLAIN_EVERY))
+	if (waiting < PATIENCE || !poll_shmem_complain())
 		return;
-	pg_atomic_write_u64(&database->complained, now);
 	ereport(LOG,
 			(errmsg("poll_ext cannot trim the change log of database \"%s\": %s",
 					get_database_name(MyDatabaseId), what),
-			 errdetail("It has been so for " INT64_FORMAT " minutes.", waiting / USECS_PER_MINUTE),
+			 errdetail("It has been so for " INT64_FORMAT " min.", waiting / USECS_PER_MINUTE),
 			 errhint("The view poll.stat_log has the sessions and prepared transactions that it waits for.")));
 }
 

@@ -87,8 +87,11 @@ poll_worker_start(void)
 			 MyDatabaseId);
 	strlcpy(worker.bgw_type, "poll_ext worker", sizeof(worker.bgw_type));
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	/* none free: the lease keeps us from trying again at once */
-	(void) RegisterDynamicBackgroundWorker(&worker, NULL);
+	/* the lease keeps us from trying again at once */
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL) && poll_shmem_complain())
+		ereport(LOG,
+				(errmsg("poll_ext cannot trim the change log of this database: no background worker can be started"),
+				 errhint("Raise max_worker_processes. Until then, poll.trim() does it by hand.")));
 }
 
 /* ---- who asks for it ---- */

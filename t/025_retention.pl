@@ -353,4 +353,11 @@ cmp_ok((sort { $a <=> $b } @sizes)[-1], '<', 8e6, 'so that it stays small');
 is((sort @closed)[-1], 2, 'but not more of it goes than has to');
 is(differences($mirror->{rows}, table_rows($db, 'items')), '', 'and those who poll all the time do not notice');
 
+# a server that has no room for the worker
+my $few = new_node('few', conf => 'max_worker_processes = 1');
+my $on_few = connect_to($few);
+create_items($on_few);
+$on_few->do('INSERT INTO items VALUES (?)', undef, $_) foreach 2001 .. 2003;
+is(() = slurp_file($few->logfile) =~ /LOG:  poll_ext cannot trim .* no background worker can be started/g, 1, 'no worker: that is in the log, once');
+
 done_testing();

@@ -253,11 +253,20 @@ $db->do('INSERT INTO busy VALUES (1), (2)');
 wait_for_tick($db);
 my $good = cursor_of($db, 'busy');
 $db->do(q(SELECT pg_create_restore_point('here')));
-$db->do('INSERT INTO busy VALUES (3)');
+$db->do('INSERT INTO busy VALUES (3), (5)');
 my $lost = cursor_of($db, 'busy');
+my $lost_page = fetch_value($db, q(SELECT poll.poll('{busy}', ?, 1)->>'cursor'), $good);
 wait_for_tick($db);
 $db->do('SELECT pg_switch_wal()');
 $archived->poll_query_until('postgres', q(SELECT last_archived_wal IS NOT NULL FROM pg_stat_archiver));
+
+# another timeline begins after that: the recovery has it in its history
+my $promoted = new_standby($archived, 'promoted');
+$archived->wait_for_catchup($promoted, 'replay', $archived->lsn('insert'));
+$promoted->promote;
+$promoted->safe_psql('postgres', 'INSERT INTO busy VALUES (6); SELECT pg_switch_wal()');
+$promoted->poll_query_until('postgres', q(SELECT last_archived_wal LIKE '00000002%' FROM pg_stat_archiver));
+$promoted->stop;
 $db->disconnect;
 $archived->stop;
 
@@ -270,6 +279,8 @@ $db = connect_to($recovered);
 is(fetch_value($db, 'SELECT count(*) FROM busy'), 2, 'recovered to a point in time');
 is(poll_with($db, 'busy', $good), '', 'a cursor from before it goes on');
 is(poll_with($db, 'busy', $lost), 'PT410', 'one from after it has expired');
+is(poll_with($db, 'busy', $lost_page), 'PT410', 'so has one in the middle of a page');
+is(fetch_value($db, 'SELECT timeline_id FROM pg_control_checkpoint()'), 3, 'in spite of what another server did after that');
 $db->do('INSERT INTO busy VALUES (4)');
 is(poll_with($db, 'busy', $good), '4', 'and gets what is new');
 $db->disconnect;
