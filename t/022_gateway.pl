@@ -64,12 +64,12 @@ my ($next) = $answer->{headers}{link} =~ /^<(\?[^>]+)>; rel="next"$/;
 is(scalar @{ decode_json($gateway->get("/poll$next")->{body})->{changes}{messages} }, 2, 'the link leads on');
 
 $answer = $gateway->get("/poll?feeds=messages&cursor=$cursor");
-has_shape($answer, 200, "$cors cache-control content-type etag vary", '200, an empty one');
+has_shape($answer, 200, "$cors cache-control content-type etag vary x-poll-interval", '200, an empty one');
 is($answer->{headers}{'content-type'}, 'application/json', 'JSON');
 my $tag = $answer->{headers}{etag};
 
 $answer = $gateway->get("/poll?feeds=messages&cursor=$cursor", 'If-None-Match' => $tag);
-has_shape($answer, 304, "$cors cache-control etag vary", 'status 304');
+has_shape($answer, 304, "$cors cache-control etag vary x-poll-interval", 'status 304');
 is($answer->{body}, '', 'without a body');
 ok(!$answer->{headers}{'content-length'}, 'and with no length but 0, if any');
 is($answer->{headers}{etag}, $tag, 'with its tag');
@@ -127,7 +127,7 @@ is($answer->{headers}{link}, '<?feeds=others>; rel="first"', 'says where to begi
 
 $db->do(q(SELECT poll.set_rate_policy('poll', 2, '1 minute', 'strict')));
 $answer = $gateway->get('/poll?feeds=messages');
-has_shape($answer, 200, "$cors cache-control content-type etag ratelimit ratelimit-policy vary", '200 with a limit');
+has_shape($answer, 200, "$cors cache-control content-type etag ratelimit ratelimit-policy vary x-poll-interval", '200 with a limit');
 $gateway->get('/poll?feeds=messages');
 $answer = $gateway->get('/poll?feeds=messages');
 has_shape($answer, 429, "$cors $problem ratelimit ratelimit-policy retry-after", 'status 429');
