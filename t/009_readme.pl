@@ -38,7 +38,8 @@ like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n/m,
 	'the late commit, that alone, and then nothing new');
 like($stdout, qr/^f\nrooms\ndelete\|\{"id":1\}\|\n/m, 'a row that leaves its room');
 like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n/m, 'a poll since a time');
-like($stdout, qr/^t\|0\nf\|t\n?\z/m, 'a rate limit');
+like($stdout, qr/^t\|0\nf\|t\n/m, 'a rate limit');
+like($stdout, qr/^t\nf\n?\z/m, 'an interval, and waiting for nothing');
 
 $node->stop;
 done_testing();

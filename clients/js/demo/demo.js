@@ -208,7 +208,7 @@ const poller = new Poller({
 	feeds: { tasks: onTasks },
 	interval: 2000,
 	minInterval: 1000,
-	maxInterval: 30000,
+	maxInterval: 5000,
 	adaptive: true,
 	timeout: 10000,
 	onReset,
