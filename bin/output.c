@@ -1,0 +1,260 @@
+/*
+ * output.c
+ *		What goes out: changes, the cursor, messages.
+ *
+ * Each page of changes is written and flushed before its cursor is kept, so that
+ * whoever goes on from there gets the page again if it did not get out.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdio_ext.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "options.h"
+#include "output.h"
+
+#define MAX_CURSOR	65536		/* bytes */
+
+static FILE *out;
+
+/* ---- changes ---- */
+
+/*
+ * Within a line, and without what a terminal obeys.  In JSON, control characters of
+ * ASCII are between tokens only, as white space; DEL and those from U+0080 to U+009F
+ * are in strings only, where they may be escaped.
+ */
+static void
+put_json(const char *json)
+{
+	const unsigned char *c = (const unsigned char *) (json ? json : "null");
+
+	for (; *c != '\0'; c++)
+	{
+		if (*c < ' ')
+			putc(' ', out);
+		else if (*c == 0x7f)
+			fputs("\\u007f", out);
+		else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+			fprintf(out, "\\u%04x", *++c);
+		else
+			putc(*c, out);
+	}
+}
+
+static void
+put_member(const char *before, const char *json)
+{
+	fputs(before, out);
+	put_json(json);
+}
+
+static void
+put_time(const char *version)
+{
+	int64_t		us = strtoll(version, NULL, 10);
+	time_t		seconds = us / 1000000;
+	struct tm	tm;
+	char text[	64];
+
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", gmtime_r(&seconds, &tm));
+	fprintf(out, "%s.%03d+00 ", text, (int) (us % 1000000 / 1000));
+}
+
+void
+output_begin(void)
+{
+	out = options.command ? popen(options.command, "w") : stdout;
+	if (out == NULL)
+		die("cannot run the command: %m");
+}
+
+void
+output_change(const Change *change)
+{
+	if (options.json || options.command)
+	{
+		put_member("{\"feed\":", change->feed);
+		fprintf(out, ",\"op\":\"%s\"", change->op);
+		put_member(",\"key\":", change->key);
+		put_member(",\"data\":", change->data);
+		put_member(",\"version\":", change->version);
+		putc('}', out);
+	}
+	else
+	{
+		if (change->version)
+			put_time(change->version);
+		if (change->feed)
+			/* without the quotes: names of feeds need none */
+			fprintf(out, "%.*s ", (int) strlen(change->feed) - 2, change->feed + 1);
+		fputs(change->op, out);
+		if (change->key)
+			put_member(" ", change->key);
+		if (change->data)
+			put_member(" ", change->data);
+	}
+	putc('\n', out);
+}
+
+/* It need not read all, but it must end well. */
+static void
+end_command(void)
+{
+	int			status;
+
+	if (fflush(out) != 0)
+		__fpurge(out);
+	status = pclose(out);
+	if (status == -1)
+		die("cannot run the command: %m");
+	if (WIFSIGNALED(status))
+		die("the command was ended by signal %d, and its page is not done", WTERMSIG(status));
+	if (status != 0)
+		die("the command has failed with exit code %d, and its page is not done", WEXITSTATUS(status));
+}
+
+void
+output_end(void)
+{
+	if (options.command)
+		end_command();
+	else if (fflush(out) != 0 || ferror(out))
+	{
+		if (errno == EPIPE)
+			exit(0);
+		die("cannot write: %m");
+	}
+}
+
+bool
+output_closed(void)
+{
+	struct pollfd reader = {.fd = STDOUT_FILENO};
+
+	return options.command == NULL && poll(&reader, 1, 0) > 0 && (reader.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+/* ---- progress ---- */
+
+static double
+now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+/* Where changes are on the same terminal, they are what is seen. */
+void
+output_progress(int rows)
+{
+	static int64_t total;
+	static double start;
+
+	if (options.quiet || !isatty(STDERR_FILENO) || (isatty(STDOUT_FILENO) && options.command == NULL))
+		return;
+	if (rows > 0)
+	{
+		if (total == 0)
+			start = now();
+		total += rows;
+		fprintf(stderr, "\r" PROGRAM ": %lld rows, %.0f rows/s ", (long long) total,
+				total / (now() - start + 0.001));
+	}
+	else if (total > 0)
+	{
+		putc('\n', stderr);
+		total = 0;
+	}
+}
+
+/* ---- the cursor ---- */
+
+char *
+cursor_load(void)
+{
+	char	   *cursor;
+	FILE	   *file;
+
+	if (options.cursor_file == NULL)
+		return NULL;
+	file = fopen(options.cursor_file, "r");
+	if (file == NULL && errno == ENOENT)
+		return NULL;
+	if (file == NULL)
+		die("cannot read %s: %m", options.cursor_file);
+	cursor = calloc(1, MAX_CURSOR);
+	if (cursor == NULL)
+		die("out of memory");
+	if (fread(cursor, 1, MAX_CURSOR - 1, file) == 0 && ferror(file))
+		die("cannot read %s: %m", options.cursor_file);
+	fclose(file);
+	cursor[strcspn(cursor, "\n")] = '\0';
+	return cursor;
+}
+
+/* After a crash of the machine it may be the one before: then changes come again. */
+void
+cursor_save(const char *cursor)
+{
+	char		name[4096];
+	FILE	   *file;
+
+	if (options.cursor_file == NULL)
+		return;
+	if (snprintf(name, sizeof(name), "%s.new", options.cursor_file) >= (int) sizeof(name))
+		die("the name of the cursor file is too long");
+	file = fopen(name, "w");
+	if (file == NULL || fprintf(file, "%s\n", cursor) < 0 || fflush(file) != 0 ||
+		fsync(fileno(file)) != 0 || fclose(file) != 0 || rename(name, options.cursor_file) != 0)
+		die("cannot write %s: %m", options.cursor_file);
+}
+
+/* ---- messages ---- */
+
+/* One line, also of libpq's messages, and nothing that a terminal obeys. */
+static void
+say_list(const char *format, va_list list)
+{
+	char		line[4096];
+	size_t		length;
+
+	vsnprintf(line, sizeof(line), format, list);
+	length = strlen(line);
+	while (length > 0 && line[length - 1] == '\n')
+		line[--length] = '\0';
+	for (char *c = line; *c; c++)
+		if ((unsigned char) *c < ' ' || *c == 127)
+			*c = ' ';
+	fprintf(stderr, PROGRAM ": %s\n", line);
+}
+
+void
+say(const char *format,...)
+{
+	va_list		list;
+
+	va_start(list, format);
+	say_list(format, list);
+	va_end(list);
+}
+
+void
+die(const char *format,...)
+{
+	va_list		list;
+
+	va_start(list, format);
+	say_list(format, list);
+	va_end(list);
+	exit(1);
+}

@@ -1,0 +1,50 @@
+/*
+ * output.h
+ *		What goes out: changes, the cursor, messages.
+ */
+#ifndef OUTPUT_H
+#define OUTPUT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PROGRAM "polltail"
+
+/* A change, as JSON texts; key, data and version may be NULL, and feed of a reset. */
+typedef struct Change
+{
+	const char *feed;
+	const char *op;
+	const char *key;
+	const char *data;
+	const char *version;		/* microseconds since 1970 */
+} Change;
+
+/*
+ * A page of lines, for standard output or the command.  When output_end() returns,
+ * they have been taken; it ends the program if not, and does so quietly when
+ * nobody reads.
+ */
+extern void output_begin(void);
+extern void output_change(const Change *change);
+extern void output_end(void);
+
+/* Has whoever reads standard output gone? */
+extern bool output_closed(void);
+
+/* Rows of a full sync are on their way out; 0: no more. */
+extern void output_progress(int rows);
+
+/* The content of the cursor file, to be freed; NULL if there is none. */
+extern char *cursor_load(void);
+
+/* Replaces it, at once or not at all. */
+extern void cursor_save(const char *cursor);
+
+/* A line on standard error.  The format may have %m, as for syslog(3). */
+extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
+
+/* The same, and the end. */
+extern void die(const char *format,...) __attribute__((format(printf, 1, 2), noreturn));
+
+#endif							/* OUTPUT_H */
