@@ -155,5 +155,6 @@ build_tree() {
 # shellcheck disable=SC2034
 gateway_packages='libpq-dev libmicrohttpd-dev libjansson-dev pkg-config'
 
-# build_gateway [ASSIGNMENT...]: builds it in the copy of the tree
-build_gateway() { as_user make -s -C "$work/tree/gateway" PG_CONFIG="$pg_config" "$@"; }
+# build_gateway, build_polltail [ASSIGNMENT...]: builds it in the copy of the tree
+build_gateway() { make_tree_as_user -C gateway "$@"; }
+build_polltail() { make_tree_as_user -C bin "$@"; }
