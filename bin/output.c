@@ -105,7 +105,7 @@ output_change(const Change *change)
 }
 
 /* It need not read all, but it must end well. */
-static void
+static bool
 end_command(void)
 {
 	int			status;
@@ -116,22 +116,22 @@ end_command(void)
 	if (status == -1)
 		die("cannot run the command: %m");
 	if (WIFSIGNALED(status))
-		die("the command was ended by signal %d, and its page is not done", WTERMSIG(status));
-	if (status != 0)
-		die("the command has failed with exit code %d, and its page is not done", WEXITSTATUS(status));
+		say("the command was ended by signal %d, and its page is not done", WTERMSIG(status));
+	else if (status != 0)
+		say("the command has failed with exit code %d, and its page is not done", WEXITSTATUS(status));
+	return status == 0;
 }
 
-void
+bool
 output_end(void)
 {
 	if (options.command)
-		end_command();
-	else if (fflush(out) != 0 || ferror(out))
-	{
-		if (errno == EPIPE)
-			exit(0);
-		die("cannot write: %m");
-	}
+		return end_command();
+	if (fflush(out) == 0 && !ferror(out))
+		return true;
+	if (errno == EPIPE)
+		exit(0);
+	die("cannot write: %m");
 }
 
 bool

@@ -21,13 +21,13 @@ typedef struct Change
 } Change;
 
 /*
- * A page of lines, for standard output or the command.  When output_end() returns,
- * they have been taken; it ends the program if not, and does so quietly when
- * nobody reads.
+ * A page of lines, for standard output or the command.  output_end() returns whether
+ * it was taken, and says so if the command has failed.  It ends the program if
+ * standard output has, quietly if nobody reads that.
  */
 extern void output_begin(void);
 extern void output_change(const Change *change);
-extern void output_end(void);
+extern bool output_end(void);
 
 /* Has whoever reads standard output gone? */
 extern bool output_closed(void);

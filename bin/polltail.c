@@ -12,6 +12,7 @@
  * A signal may come at any time.  Unless a page is being delivered there is nothing
  * that could be left half done, so the handler itself ends the program.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,18 @@ catch_signals(void)
 	catch_signal(SIGPIPE, note_closed_pipe);
 }
 
+/* A connection must not become standard output; writing to that is an error then. */
+static void
+open_standard_files(void)
+{
+	int			file;
+
+	do
+		file = open("/dev/null", O_RDONLY);
+	while (file >= 0 && file <= STDERR_FILENO);
+	close(file);
+}
+
 /* ---- delivering ---- */
 
 static const char *
@@ -125,12 +138,13 @@ value(const PGresult *page, int row, int column)
 static bool
 is_true(const PGresult *page, int column)
 {
-	const char *text = value(page, 0, column);
+	const char *field = value(page, 0, column);
 
-	return text !=NULL && *text == 't';
+	return field != NULL && *field == 't';
 }
 
-static void
+/* False if the page was not taken. */
+static bool
 print(const PGresult *page, int changes)
 {
 	static const Change reset = {.op = "reset"};
@@ -151,9 +165,11 @@ print(const PGresult *page, int changes)
 		output_change(&change);
 		synced += change.version == NULL;
 	}
-	output_end();
+	if (!output_end())
+		return false;
 	output_progress(synced);
 	resetting = false;
+	return true;
 }
 
 static void
@@ -162,8 +178,8 @@ deliver(const PGresult *page, int changes)
 	const char *next = value(page, 0, PAGE_CURSOR);
 
 	delivering = 1;
-	if (changes > 0 || resetting)
-		print(page, changes);
+	if ((changes > 0 || resetting) && !print(page, changes))
+		exit(stopping ? 0 : 1);
 	if (cursor == NULL || strcmp(cursor, next) != 0)
 	{
 		cursor_save(next);
@@ -314,6 +330,7 @@ poll_once(void)
 int
 main(int argc, char **argv)
 {
+	open_standard_files();
 	options_read(argc, argv);
 	catch_signals();
 	interval = options.min;

@@ -310,7 +310,7 @@ is(content($cursor_file), $before, 'the cursor stays');
 $tail = run_tail('--once', '-c', $cursor_file, '-e', 'cat', 'messages');
 is(join(' ', ids(lines($tail))), '11001 11002 11003', 'and the page comes again');
 insert(12001, 14000);
-$tail = run_tail('--once', '-m', 10000, '-c', $cursor_file, '-e', 'head -n 1; trap', 'messages');
+$tail = run_tail('--once', '-m', 10000, '-c', $cursor_file, '-e', q(head -n 1; sh -c 'kill -PIPE $$; echo ignored'; true), 'messages');
 is($tail->{code}, 0, 'a command need not read all');
 is(join(' ', ids(grep { /^\{/ } lines($tail))), '12001', 'of the page');
 is(scalar(grep { !/^\{/ } lines($tail)), 0, 'and ignores no signals');
@@ -320,6 +320,12 @@ until_true(sub { -e "$folder/begun" });
 stop_tail($tail);
 is(join(' ', ids(lines($tail))), '15001', 'a command that runs is waited for');
 is(content(run_tail('--once', '-c', $cursor_file, 'messages')->{out}), '', 'and its page is done');
+insert(15002);
+$tail = start_tail('-c', $cursor_file, '-e', "echo \$\$ >$folder/pid; exec sleep 100", 'messages');
+until_true(sub { content("$folder/pid") =~ /\n/ });
+kill 'TERM', $tail->{pid}, content("$folder/pid") =~ /(\d+)/;
+is(finish($tail, 5), 0, 'a signal for both of them is no error');
+is(join(' ', ids(lines(run_tail('--once', '--json', '-c', $cursor_file, 'messages')))), '15002', 'but the page comes again');
 
 # ---- expired ----
 
@@ -499,6 +505,10 @@ SKIP:
 	is($tail->{code}, 1, 'a full disk');
 	like($tail->{said}, qr/^cannot write: No space left on device\n/, 'is an error');
 }
+
+system("$program -d postgres -h '" . $node->host . "' -p " . $node->port . " --full --once messages >&- 2>$folder/closed");
+is($? >> 8, 1, 'standard output that is closed');
+like(content("$folder/closed"), qr/^polltail: cannot write: Bad file descriptor\n\z/, 'is an error, too');
 
 # ---- progress ----
 
