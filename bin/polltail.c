@@ -244,6 +244,26 @@ begin_anew(void)
 	resetting = true;
 }
 
+/* A result, or NULL: then poll again. */
+static PGresult *
+ask(const char *sql, int count, const char *const *values)
+{
+	PGresult   *result;
+
+	switch (database_query(sql, count, values, &result))
+	{
+		case DONE:
+			return result;
+		case AGAIN:
+			rest_after_error();
+			break;
+		case EXPIRED:
+			begin_anew();
+			break;
+	}
+	return NULL;
+}
+
 static void
 wait_in_server(const char *time)
 {
@@ -253,19 +273,9 @@ wait_in_server(const char *time)
 	/* it was mistaken */
 	if (woken && empty > 0)
 		rest(options.min);
-	switch (database_query(wait_query, 4, values, &result))
-	{
-		case DONE:
-			woken = is_true(result, 0);
-			PQclear(result);
-			break;
-		case AGAIN:
-			rest_after_error();
-			break;
-		case EXPIRED:
-			begin_anew();
-			break;
-	}
+	result = ask(wait_query, 4, values);
+	woken = result != NULL && is_true(result, 0);
+	PQclear(result);
 }
 
 /* Until there may be something to poll. */
@@ -301,6 +311,7 @@ take(const PGresult *page)
 	return false;
 }
 
+/* The same */
 static bool
 poll_once(void)
 {
@@ -308,22 +319,12 @@ poll_once(void)
 	const char *values[] = {database_feeds(), cursor, max_rows, options.scope, since};
 	bool		last = options.count > 0 && left < options.max_rows;
 	PGresult   *page;
-	bool		again = true;
+	bool		again;
 
 	snprintf(max_rows, sizeof(max_rows), "%d", last ? (int) left : options.max_rows);
-	switch (database_query(poll_query, 5, values, &page))
-	{
-		case DONE:
-			again = take(page);
-			PQclear(page);
-			break;
-		case AGAIN:
-			rest_after_error();
-			break;
-		case EXPIRED:
-			begin_anew();
-			break;
-	}
+	page = ask(poll_query, 5, values);
+	again = page == NULL || take(page);
+	PQclear(page);
 	return again;
 }
 
