@@ -60,6 +60,20 @@ sub crash
 	return;
 }
 
+# Until the server has ended the session.
+sub wait_for_end
+{
+	my ($session) = @_;
+
+	foreach (1 .. 400)
+	{
+		last if !$session->ping;
+		sleep 0.05;
+	}
+	$session->disconnect;
+	return;
+}
+
 # Polls all there is; the log may be trimmed meanwhile.
 sub try_drain
 {
@@ -242,7 +256,8 @@ foreach my $i (1 .. 2)
 	ok(wait_for($db, 'SELECT pg_relation_size(?::regclass) > ?', $segment, $before + 200_000), 'somebody flushes');
 	kill 'KILL', fetch_value($db, q(SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'));
 	finish_children($child);
-	$db->disconnect;
+	# before the server has noticed, it would take a connection and end it
+	wait_for_end($db);
 	foreach (1 .. 600)
 	{
 		last if $db = eval { connect_to($node) };

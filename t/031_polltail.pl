@@ -110,7 +110,8 @@ sub is_following
 	return wait_for($db, "SELECT count(*) = 1 $session AND state = 'idle' AND query LIKE '%poll.poll(%'");
 }
 
-sub is_waiting { return wait_for($db, "SELECT count(*) = 1 $session AND state = 'active' AND query LIKE '%poll.wait(%'"); }
+# Not only asked whether there is such a function.
+sub is_waiting { return wait_for($db, "SELECT count(*) = 1 $session AND state = 'active' AND query LIKE 'SELECT poll.wait(%'"); }
 sub decoded { return map { decode_json($_) } @_; }
 sub ids { return map { $_->{key}{id} } decoded(@_); }
 sub insert { $db->do('INSERT INTO messages SELECT i, ? FROM generate_series(?::int, ?::int) AS i', undef, "m", $_[0], $_[1] // $_[0]); return; }
