@@ -501,6 +501,27 @@ COMMENT ON FUNCTION poll.pgrst_pre_request(jsonb, text, text, text) IS
 'For the function that PostgREST calls before each request (db-pre-request). feeds: {"/path": ["feed", ...]}, the feeds that everything at a request path is computed from: such an answer gets an ETag, and is not computed at all but 304 if If-None-Match has it (GET and HEAD). client: whose quota at the endpoint a request takes, null: none; 304 costs nothing. variant: whatever else such answers depend on but the path, the role, the claims of the token, the cookies and the headers that PostgREST knows. Errors: PGRST, which is 304 or 429 and not logged; PT400, PT404, 22023, 22004.';
 
 --
+-- Sharing.
+--
+
+CREATE FUNCTION poll.cached(key text, ttl interval, query text, feeds text[] DEFAULT NULL, scope jsonb DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'poll_ext_cached'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION poll.cached(text, interval, text, text[], jsonb) IS
+'What the query returns, one column of at most one row, as jsonb; computed once for all who ask with the same key, query, role, settings of output and claims (poll_ext.cache_claims), and kept for ttl (up to a year). With feeds: the tables that it reads from; then only until one of them changes. It runs as the caller, read-only. Errors: PT400, PT404, 21000 more rows or columns, 22004, 22023 ttl.';
+
+CREATE FUNCTION poll.cache_counters(OUT hits bigint, OUT misses bigint, OUT waits bigint, OUT timeouts bigint,
+	OUT evictions bigint, OUT entries bigint, OUT bytes bigint, OUT max_bytes bigint)
+AS 'MODULE_PATHNAME', 'poll_ext_cache_counters'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION poll.cache_counters() IS 'What poll.stat_cache shows. Errors: 55000.';
+
+CREATE VIEW poll.stat_cache AS SELECT * FROM poll.cache_counters();
+COMMENT ON VIEW poll.stat_cache IS
+'Since the server started, of all databases: hits: answers from the cache; misses: answers that were computed and kept; waits: of those who asked while an answer was being computed; timeouts: those who then computed it for themselves, after 250 ms; evictions: answers that made room for others; and entries, bytes: answers now, of max_bytes';
+
+--
 -- Event triggers: what DDL does to tracked tables.
 --
 
@@ -554,6 +575,7 @@ REVOKE ALL ON FUNCTION poll.rate_check(text, text, integer), poll.rate_peek(text
 	poll.rate_reset(text, text), poll.set_rate_policy(text, integer, interval, text, integer),
 	poll.drop_rate_policy(text), poll.rate_counters(), poll.respond(jsonb),
 	poll.pgrst_poll(text[], text, timestamptz, integer, jsonb, text),
-	poll.pgrst_pre_request(jsonb, text, text, text), poll.trim(interval) FROM PUBLIC;
-GRANT SELECT ON poll.stat_rate, poll.stat_log TO pg_read_all_stats;
-GRANT EXECUTE ON FUNCTION poll.rate_counters() TO pg_read_all_stats;
+	poll.pgrst_pre_request(jsonb, text, text, text), poll.trim(interval),
+	poll.cached(text, interval, text, text[], jsonb), poll.cache_counters() FROM PUBLIC;
+GRANT SELECT ON poll.stat_rate, poll.stat_log, poll.stat_cache TO pg_read_all_stats;
+GRANT EXECUTE ON FUNCTION poll.rate_counters(), poll.cache_counters() TO pg_read_all_stats;

@@ -8,9 +8,13 @@
 
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "guc.h"
 
+char	   *poll_cache_claims = NULL;
+int			poll_cache_size = 16384;
+int			poll_cache_ttl = 0;
 int			poll_client_ipv4_prefix = 32;
 int			poll_client_ipv6_prefix = 64;
 char	   *poll_cors_origin = NULL;
@@ -23,9 +27,55 @@ int			poll_rate_entries = 65536;
 int			poll_retention = 86400;
 int			poll_rotate_size = 1024 * 1024;
 
+static bool
+check_cache_claims(char **value, void **extra, GucSource source)
+{
+	List	   *list;
+	bool		good = SplitGUCList(pstrdup(*value), ',', &list);
+
+	if (!good)
+		GUC_check_errdetail("It must be a list of names of settings.");
+	list_free(list);
+	return good;
+}
+
 void
 poll_guc_install(void)
 {
+	/*
+	 * Row-level security lets a caller see what its policies allow, which
+	 * mostly depends on settings such as request.jwt.claims.  Answers to
+	 * those who differ in one of these are not shared; with none of them
+	 * named, answers that policies decide on are not shared at all.
+	 */
+	DefineCustomStringVariable("poll_ext.cache_claims",
+							   "Sets the names of the settings that row-level security depends on.",
+							   "Who agrees in all of them, and in the role, may get the same answer. Empty: what policies decide on is not shared.",
+							   &poll_cache_claims,
+							   "",
+							   PGC_SUSET, GUC_LIST_INPUT, check_cache_claims, NULL, NULL);
+
+	/* Shared memory for answers, from the start of the server. */
+	DefineCustomIntVariable("poll_ext.cache_size",
+							"Sets how much shared memory answers may take.",
+							"0 switches sharing off.",
+							&poll_cache_size,
+							16384, 0, INT_MAX,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+
+	/*
+	 * An answer is shared as long as it is the right one.  So long it is also
+	 * shared when there have been changes since: then all who ask within this
+	 * time get what was known at its beginning, and go on from there.
+	 */
+	DefineCustomIntVariable("poll_ext.cache_ttl",
+							"Sets for how long answers are shared though there are newer changes.",
+							"0: not at all.",
+							&poll_cache_ttl,
+							0, 0, 60000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
 	/*
 	 * Which part of an address is the client, for poll.client_network().  An
 	 * IPv6 user commonly has a /64, many have a /56.  Who could set it could

@@ -5,6 +5,9 @@
 #ifndef POLL_GUC_H
 #define POLL_GUC_H
 
+extern PGDLLIMPORT char *poll_cache_claims;
+extern PGDLLIMPORT int poll_cache_size; /* kB */
+extern PGDLLIMPORT int poll_cache_ttl;	/* ms */
 extern PGDLLIMPORT int poll_client_ipv4_prefix;
 extern PGDLLIMPORT int poll_client_ipv6_prefix;
 extern PGDLLIMPORT char *poll_cors_origin;

@@ -34,8 +34,7 @@
 #include "tick.h"
 #include "xids.h"
 
-/* what the envelope takes beside its parts, and each change beside its row */
-#define ENVELOPE_BYTES	192
+/* what each change takes beside its row */
 #define CHANGE_BYTES	72
 
 PG_FUNCTION_INFO_V1(poll_ext_poll);
@@ -107,14 +106,12 @@ write_changes(StringInfo buf, const PollFeedSet *set, const PollPage *page)
  * whole transaction may have been imported, and be older, and a standby's clock
  * runs ahead of what it shows; there the newest tick tells.
  */
-static TimestampTz
-answer_time(const PollRequest *request, const PollPage *page)
+TimestampTz
+poll_answer_time(const PollRequest *request)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	TimestampTz time;
 
-	if (page != NULL && (page->has_more || page->next.cut))
-		return 0;
 	if (snapshot->takenDuringRecovery || IsolationUsesXactSnapshot())
 		time = poll_tick_newest(snapshot);
 	else
@@ -143,6 +140,31 @@ append_seconds(StringInfo buf, const char *name, double seconds)
 	appendBinaryStringInfo(buf, number, pg_ultostr_zeropad(number, ms % 1000, 3) - number);
 }
 
+/* What may differ from one answer to the next though nothing has happened. */
+void
+poll_answer_end(PollAnswer *answer, StringInfo buf, int nfeeds)
+{
+	char		timestamp[MAXDATELEN + 1];
+	char		number[MAXINT8LEN + 1];
+	int			utc = 0;
+
+	answer->lasting = buf->len - VARHDRSZ;
+	if (answer->time != 0)
+	{
+		appendStringInfoString(buf, ",\"timestamp\":\"");
+		appendStringInfoString(buf, JsonEncodeDateTime(timestamp, TimestampTzGetDatum(answer->time),
+													   TIMESTAMPTZOID, &utc));
+		appendStringInfoString(buf, "\",\"feeds_checked\":");
+	}
+	else
+		appendStringInfoString(buf, ",\"timestamp\":null,\"feeds_checked\":");
+	appendBinaryStringInfo(buf, number, pg_ltoa(nfeeds, number));
+	append_seconds(buf, ",\"poll_after\":", answer->poll_after);
+	appendStringInfoChar(buf, '}');
+	SET_VARSIZE(buf->data, buf->len);
+	answer->body = (text *) buf->data;
+}
+
 /*
  * The answer, but for its other parts.  page = NULL: nothing new.  It is written
  * where it stays, at about its size: it can be large, and is copied often enough
@@ -154,12 +176,10 @@ envelope(const PollRequest *request, const PollPage *page, PollAnswer *answer)
 	text	   *cursor = answer->cursor;
 	const PollFeedSet *set = request->set;
 	StringInfoData buf;
-	TimestampTz time = answer_time(request, page);
-	char		timestamp[MAXDATELEN + 1];
-	char		number[MAXINT8LEN + 1];
-	int			utc = 0;
 
-	buf.maxlen = VARHDRSZ + set->empty_len + VARSIZE_ANY_EXHDR(cursor) + ENVELOPE_BYTES;
+	answer->timed = page == NULL || !(page->has_more || page->next.cut);
+	answer->time = answer->timed ? poll_answer_time(request) : 0;
+	buf.maxlen = VARHDRSZ + set->empty_len + VARSIZE_ANY_EXHDR(cursor) + POLL_ANSWER_END_BYTES;
 	if (page)
 		buf.maxlen += page->json->len + CHANGE_BYTES * page->nchanges;
 	buf.maxlen = Min(buf.maxlen, MaxAllocSize);
@@ -178,21 +198,7 @@ envelope(const PollRequest *request, const PollPage *page, PollAnswer *answer)
 						   "\",\"has_more\":false");
 	if (page && page->behind)
 		appendStringInfoString(&buf, ",\"behind\":true");
-	answer->lasting = buf.len - VARHDRSZ;
-	if (time != 0)
-	{
-		appendStringInfoString(&buf, ",\"timestamp\":\"");
-		appendStringInfoString(&buf, JsonEncodeDateTime(timestamp, TimestampTzGetDatum(time),
-														TIMESTAMPTZOID, &utc));
-		appendStringInfoString(&buf, "\",\"feeds_checked\":");
-	}
-	else
-		appendStringInfoString(&buf, ",\"timestamp\":null,\"feeds_checked\":");
-	appendBinaryStringInfo(&buf, number, pg_ltoa(set->n, number));
-	append_seconds(&buf, ",\"poll_after\":", answer->poll_after);
-	appendStringInfoChar(&buf, '}');
-	SET_VARSIZE(buf.data, buf.len);
-	answer->body = (text *) buf.data;
+	poll_answer_end(answer, &buf, set->n);
 }
 
 /* Pages follow each other at once; a server that is behind needs a moment. */
@@ -205,7 +211,7 @@ poll_after(const PollRequest *request, const PollPage *page)
 }
 
 PollAnswer
-poll_answer(PollRequest *request, text *cursor, int max_rows)
+poll_answer(PollRequest *request, text *cursor, int max_rows, PollCursor *position)
 {
 	PollPage	page = {POLL_CONTENT_ROWS};
 	PollAnswer	answer = {.cursor = cursor};
@@ -220,6 +226,8 @@ poll_answer(PollRequest *request, text *cursor, int max_rows)
 
 	poll_request_begin(request);
 	poll_request_read(request, max_rows, &page);
+	if (position != NULL && !page.behind)
+		poll_request_position(request, position);
 	answer.has_more = page.has_more;
 	answer.behind = page.behind;
 	answer.empty = page.nchanges == 0 && !page.has_more;
@@ -246,7 +254,7 @@ poll_ext_poll(PG_FUNCTION_ARGS)
 
 	poll_request_init(&request, poll_arg_feeds(fcinfo, 0), poll_arg_scope(fcinfo, 3), cursor,
 					  poll_arg_time(fcinfo, 4, &since));
-	PG_RETURN_TEXT_P(poll_answer(&request, cursor, max_rows).body);
+	PG_RETURN_TEXT_P(poll_answer(&request, cursor, max_rows, NULL).body);
 }
 
 /* ---- the small ones ---- */

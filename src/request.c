@@ -310,3 +310,14 @@ poll_request_read(PollRequest *request, int max_rows, PollPage *page)
 		page->next.x > cursor->x)
 		poll_snapshot_flush(snapshot);
 }
+
+void
+poll_request_position(PollRequest *request, PollCursor *position)
+{
+	PollPage	nothing = {POLL_CONTENT_NONE};
+
+	poll_position_now(position, request->set, request->snapshot, &request->view, true);
+	poll_changes_read(&nothing, request->set, position, request->snapshot, &request->view, 1);
+	position->p = memcpy(MemoryContextAlloc(request->caller, sizeof(uint64) * Max(position->np, 1)),
+						 position->p, sizeof(uint64) * position->np);
+}

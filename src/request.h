@@ -79,6 +79,12 @@ extern void poll_request_begin(PollRequest *request);
 /* Fills in the page; its content is set. */
 extern void poll_request_read(PollRequest *request, int max_rows, PollPage *page);
 
+/*
+ * Where all that the snapshot shows has been seen, in the caller's memory.  Learns
+ * that there is nothing more.
+ */
+extern void poll_request_position(PollRequest *request, PollCursor *position);
+
 extern void poll_request_end(PollRequest *request);
 
 #endif							/* POLL_REQUEST_H */

@@ -18,10 +18,10 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
-#include "answer.h"
 #include "etag.h"
 #include "rate.h"
 #include "response.h"
+#include "sharing.h"
 
 #define ENDPOINT	"poll"
 
@@ -121,16 +121,6 @@ check_rate(PollTask *task, bool peek)
 	return poll_response_rate(&task->response, task->client, ENDPOINT, strlen(ENDPOINT), peek);
 }
 
-static text *
-answer_tag(const PollAnswer *answer)
-{
-	PollDigest	digest;
-
-	poll_digest_begin(&digest);
-	poll_digest_add(&digest, VARDATA(answer->body), answer->lasting);
-	return poll_etag_make("W/\"p1.", &digest);
-}
-
 static void
 set_status(PollTask *task, int status, const PollAnswer *answer)
 {
@@ -151,14 +141,13 @@ poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope, const Timest
 void
 poll_response_finish(PollTask *task)
 {
-	PollAnswer	answer = poll_answer(&task->request, task->cursor, task->max_rows);
+	PollAnswer	answer = poll_shared_answer(&task->request, task->cursor, task->max_rows, &task->tag);
 
 	if (answer.behind && task->refuse_behind)
 	{
 		task->response.status = 503;
 		return;
 	}
-	task->tag = answer_tag(&answer);
 	if (task->if_none_match != NULL && poll_if_none_match(task->if_none_match, task->tag, true))
 	{
 		/* a page that was read is paid for, also if it need not be sent */

@@ -44,6 +44,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "cache.h"
 #include "ratetable.h"
 #include "shmem.h"
 #include "waiters.h"
@@ -80,6 +81,7 @@ shmem_request(void)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(PollShared)));
 	poll_ratetable_shmem_request();
+	poll_cache_shmem_request();
 	poll_waiters_shmem_request();
 }
 
@@ -117,6 +119,7 @@ shmem_startup(void)
 			database_init(&shared->databases[i], true);
 	}
 	poll_ratetable_shmem_init();
+	poll_cache_shmem_init();
 	poll_waiters_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }

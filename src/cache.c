@@ -1,0 +1,648 @@
+/*
+ * cache.c
+ *		Contents that many ask for, in shared memory.
+ *
+ * A content is found by a keyed hash of 128 bits of all that it depends on.  Whoever
+ * finds it decides whether it is still good (sharing.c, cached.c); what was begun
+ * after somebody has asked always is, for whom that is.  Who finds none takes a
+ * lease and makes it, others sleep until it is there, or the lease was given up,
+ * which an error and the end of a session do.  Nobody sleeps for longer than
+ * PATIENCE: then it makes its own.
+ *
+ * What expires is made anew a little before that, by one who finds it, and the
+ * earlier the longer it takes: with a probability such that it is most likely one
+ * (XFetch: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede
+ * Prevention, VLDB 2015).
+ *
+ * A backend that learns of a change in the catalogs does not trust what was begun
+ * before that (poll_catalog_generation()).
+ *
+ * Memory: a hash table of fixed size, and an area of poll_ext.cache_size for the
+ * contents, both from the start of the server.  If there is no room, what was not used
+ * since the last time is dropped, and if that is not enough, every other one.
+ *
+ * Locking: an entry is protected by the lock of its partition.  Its content is copied
+ * under the shared lock, and freed under the exclusive one; nothing is allocated by
+ * palloc, computed or waited for under a lock.  "used" is only a hint.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "common/pg_prng.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "port/atomics.h"
+#include "portability/instr_time.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/dsa.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/pg_locale.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/varlena.h"
+#include "utils/wait_event.h"
+
+#include "cache.h"
+#include "catalog.h"
+#include "guc.h"
+#include "siphash.h"
+
+#define TRANCHE			"poll_ext cache"
+#define PARTITIONS		16
+#define CONDITIONS		64
+
+/* so many bytes of the area for each entry of the table */
+#define ENTRY_BYTES		2048
+#define MIN_SIZE		(512 * 1024)
+
+/* no content may take more than this part of the area */
+#define MAX_PART		4
+
+#define PATIENCE		250000	/* microseconds that somebody sleeps at most */
+#define LEASE			10000000	/* then it is for somebody else */
+
+typedef struct Entry
+{
+	PollCacheKey key;			/* hash key */
+	dsa_pointer content;		/* invalid: none so far */
+	Size		size;
+	uint64		begun;			/* poll_cache_now() before it was made */
+	uint64		cost;			/* microseconds that took */
+	int			maker;			/* process id of who makes it anew; 0 = nobody */
+	uint64		lease;			/* until then */
+	bool		used;
+} Entry;
+
+typedef struct Cache
+{
+	uint64		key[2];			/* of the hash */
+	ConditionVariable made[CONDITIONS];
+	pg_atomic_flag sweeping;
+	pg_atomic_uint64 hits;
+	pg_atomic_uint64 misses;
+	pg_atomic_uint64 waits;
+	pg_atomic_uint64 timeouts;
+	pg_atomic_uint64 evictions;
+	pg_atomic_uint64 entries;
+	pg_atomic_uint64 bytes;
+} Cache;
+
+/* A copy of what was found. */
+typedef struct Found
+{
+	StringInfoData content;
+	uint64		begun;			/* 0: nothing was found */
+	uint64		cost;
+} Found;
+
+typedef enum Turn
+{
+	TURN_MAKE,					/* it is ours, and the lease */
+	TURN_ALONE,					/* it is ours, but will not be kept */
+	TURN_LOOK					/* look again */
+} Turn;
+
+static Cache *cache = NULL;
+static HTAB *table;
+static void *area_place;
+static dsa_area *area = NULL;
+static LWLockPadded *locks;
+
+PG_FUNCTION_INFO_V1(poll_ext_cache_counters);
+
+/* ---- shared memory ---- */
+
+static Size
+area_size(void)
+{
+	return Max((Size) poll_cache_size * 1024, MIN_SIZE);
+}
+
+static long
+max_entries(void)
+{
+	return area_size() / ENTRY_BYTES;
+}
+
+void
+poll_cache_shmem_request(void)
+{
+	if (poll_cache_size == 0)
+		return;
+	RequestAddinShmemSpace(MAXALIGN(sizeof(Cache)));
+	RequestAddinShmemSpace(MAXALIGN(area_size()));
+	RequestAddinShmemSpace(hash_estimate_size(max_entries(), sizeof(Entry)));
+	RequestNamedLWLockTranche(TRANCHE, PARTITIONS);
+}
+
+static void
+cache_init(void)
+{
+	dsa_area   *created;
+
+	if (!pg_strong_random(cache->key, sizeof(cache->key)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random key for the cache")));
+	for (int i = 0; i < CONDITIONS; i++)
+		ConditionVariableInit(&cache->made[i]);
+	pg_atomic_init_flag(&cache->sweeping);
+	pg_atomic_init_u64(&cache->hits, 0);
+	pg_atomic_init_u64(&cache->misses, 0);
+	pg_atomic_init_u64(&cache->waits, 0);
+	pg_atomic_init_u64(&cache->timeouts, 0);
+	pg_atomic_init_u64(&cache->evictions, 0);
+	pg_atomic_init_u64(&cache->entries, 0);
+	pg_atomic_init_u64(&cache->bytes, 0);
+
+	created = dsa_create_in_place(area_place, area_size(), locks[0].lock.tranche, NULL);
+	dsa_pin(created);
+	/* no segments beside it */
+	dsa_set_size_limit(created, area_size());
+	dsa_detach(created);
+}
+
+void
+poll_cache_shmem_init(void)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(PollCacheKey),
+		.entrysize = sizeof(Entry),
+		.num_partitions = PARTITIONS
+	};
+	bool		found;
+
+	if (poll_cache_size == 0)
+		return;
+	locks = GetNamedLWLockTranche(TRANCHE);
+	table = ShmemInitHash("poll_ext cache table", max_entries(), max_entries(), &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_PARTITION | HASH_FIXED_SIZE);
+	area_place = ShmemInitStruct("poll_ext cache area", area_size(), &found);
+	cache = ShmemInitStruct("poll_ext cache", sizeof(Cache), &found);
+	if (!found)
+		cache_init();
+}
+
+static void
+attach(void)
+{
+	MemoryContext old;
+
+	if (area != NULL)
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	area = dsa_attach_in_place(area_place, NULL);
+	dsa_pin_mapping(area);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+poll_cache_usable(void)
+{
+	return cache != NULL && !IsolationUsesXactSnapshot() &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+uint64
+poll_cache_now(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* ---- keys ---- */
+
+static void
+append_string(StringInfo buf, const char *value)
+{
+	appendBinaryStringInfo(buf, value ? value : "", (value ? strlen(value) : 0) + 1);
+}
+
+/* The values of the settings in poll_ext.cache_claims. */
+static void
+append_claims(StringInfo buf)
+{
+	char	   *names = pstrdup(poll_cache_claims);
+	List	   *list;
+	ListCell   *lc;
+
+	/* as it was checked when it was set */
+	if (!SplitGUCList(names, ',', &list))
+		elog(ERROR, "poll_ext.cache_claims is no list");
+	foreach(lc, list)
+	{
+		const char *value = GetConfigOption(lfirst(lc), true, false);
+
+		appendStringInfoChar(buf, value ? '1' : '0');
+		append_string(buf, value);
+	}
+}
+
+void
+poll_cache_key_begin(StringInfo buf, char kind)
+{
+	struct
+	{
+		Oid			database;
+		Oid			role;
+		Oid			session;
+		int			date_style;
+		int			date_order;
+		int			interval_style;
+		int			float_digits;
+		int			bytea;
+		int			quote;
+		int			row_security;
+	}			fixed = {
+		MyDatabaseId, GetUserId(), GetSessionUserId(), DateStyle, DateOrder, IntervalStyle,
+		extra_float_digits, bytea_output, quote_all_identifiers, row_security
+	};
+
+	initStringInfo(buf);
+	appendStringInfoChar(buf, kind);
+	appendBinaryStringInfo(buf, (const char *) &fixed, sizeof(fixed));
+	append_string(buf, pg_get_timezone_name(session_timezone));
+	append_string(buf, namespace_search_path);
+	append_string(buf, locale_monetary);
+	append_claims(buf);
+}
+
+PollCacheKey
+poll_cache_key_end(StringInfo buf)
+{
+	PollCacheKey key;
+
+	poll_siphash(cache->key, buf->data, buf->len, key.hash);
+	pfree(buf->data);
+	return key;
+}
+
+static LWLock *
+lock_of(uint32 hash)
+{
+	return &locks[hash % PARTITIONS].lock;
+}
+
+static uint32
+hash_of(const PollCacheKey *key)
+{
+	return get_hash_value(table, key);
+}
+
+static ConditionVariable *
+condition_of(const PollCacheKey *key)
+{
+	return &cache->made[key->hash[0] % CONDITIONS];
+}
+
+/* ---- finding ---- */
+
+/* Copies what there is. */
+static void
+find(const PollCacheKey *key, Found *found)
+{
+	uint32		hash = hash_of(key);
+
+	for (;;)
+	{
+		Entry	   *entry;
+		Size		size = 0;
+
+		found->begun = 0;
+		LWLockAcquire(lock_of(hash), LW_SHARED);
+		entry = hash_search_with_hash_value(table, key, hash, HASH_FIND, NULL);
+		if (entry != NULL && DsaPointerIsValid(entry->content))
+		{
+			size = entry->size;
+			if (size < (Size) found->content.maxlen)
+			{
+				memcpy(found->content.data, dsa_get_address(area, entry->content), size);
+				found->content.len = size;
+				found->begun = entry->begun;
+				found->cost = entry->cost;
+				if (!entry->used)
+					entry->used = true;
+			}
+		}
+		LWLockRelease(lock_of(hash));
+		if (found->begun != 0 || size == 0)
+			return;
+		resetStringInfo(&found->content);
+		enlargeStringInfo(&found->content, size);
+	}
+}
+
+/* When this process learned of the last change in the catalogs that it knows of. */
+static uint64
+catalogs_changed(void)
+{
+	static uint64 generation = 0;
+	static uint64 at = 0;
+
+	if (generation != poll_catalog_generation())
+	{
+		generation = poll_catalog_generation();
+		at = poll_cache_now();
+	}
+	return at;
+}
+
+/* Is it time to make it anew, though it is good? */
+static bool
+is_due(const Found *found, int64 max_age)
+{
+	double		age = poll_cache_now() - found->begun;
+	double		early = -log(1 - pg_prng_double(&pg_global_prng_state)) * found->cost;
+
+	return age + early >= max_age;
+}
+
+/* ---- making room ---- */
+
+static void
+drop(Entry *entry)
+{
+	if (DsaPointerIsValid(entry->content))
+	{
+		dsa_free(area, entry->content);
+		pg_atomic_fetch_sub_u64(&cache->bytes, entry->size);
+		pg_atomic_fetch_sub_u64(&cache->entries, 1);
+		pg_atomic_fetch_add_u64(&cache->evictions, 1);
+	}
+	hash_search(table, &entry->key, HASH_REMOVE, NULL);
+}
+
+/* Drops what was not used since the last time; with half, also every other one. */
+static void
+sweep(bool half)
+{
+	HASH_SEQ_STATUS status;
+	Entry	   *entry;
+	bool		victim = false;
+
+	for (int i = 0; i < PARTITIONS; i++)
+		LWLockAcquire(&locks[i].lock, LW_EXCLUSIVE);
+	hash_seq_init(&status, table);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		victim = !victim;
+		if (entry->maker != 0 && poll_cache_now() < entry->lease)
+			continue;
+		if (!entry->used || (half && victim))
+			drop(entry);
+		else
+			entry->used = false;
+	}
+	for (int i = PARTITIONS - 1; i >= 0; i--)
+		LWLockRelease(&locks[i].lock);
+}
+
+/* Room for that much; invalid if there is none. */
+static dsa_pointer
+allocate(Size size)
+{
+	dsa_pointer result = InvalidDsaPointer;
+
+	if (size > area_size() / MAX_PART)
+		return result;
+	for (int i = 0; i < 3; i++)
+	{
+		result = dsa_allocate_extended(area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
+		/* one makes room, others do without */
+		if (DsaPointerIsValid(result) || !pg_atomic_test_set_flag(&cache->sweeping))
+			break;
+		sweep(i > 0);
+		pg_atomic_clear_flag(&cache->sweeping);
+	}
+	return result;
+}
+
+/* ---- making ---- */
+
+/*
+ * Whose turn is it to make what was not found, or is no good: it was begun then?
+ * Until the deadline, waits for who has taken it.
+ */
+static Turn
+take_turn(const PollCacheKey *key, uint64 begun, uint64 deadline)
+{
+	uint32		hash = hash_of(key);
+	uint64		now = poll_cache_now();
+	Turn		turn = TURN_MAKE;
+	bool		wait = false;
+	bool		found;
+	Entry	   *entry;
+
+	/* before the look, so that nobody makes it in between unheard */
+	ConditionVariablePrepareToSleep(condition_of(key));
+	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
+	entry = hash_search_with_hash_value(table, key, hash, HASH_ENTER_NULL, &found);
+	if (entry != NULL && !found)
+		memset((char *) entry + sizeof(PollCacheKey), 0, sizeof(Entry) - sizeof(PollCacheKey));
+	if (entry == NULL)
+		turn = TURN_ALONE;
+	else if (entry->begun > begun)
+		turn = TURN_LOOK;
+	else if (entry->maker == 0 || now > entry->lease)
+	{
+		entry->maker = MyProcPid;
+		entry->lease = now + LEASE;
+	}
+	else if (entry->maker == MyProcPid || now >= deadline)
+		turn = TURN_ALONE;
+	else
+		wait = true;
+	LWLockRelease(lock_of(hash));
+
+	if (entry == NULL && pg_atomic_test_set_flag(&cache->sweeping))
+	{
+		/* for the next one */
+		sweep(true);
+		pg_atomic_clear_flag(&cache->sweeping);
+	}
+	if (wait)
+	{
+		turn = TURN_LOOK;
+		pg_atomic_fetch_add_u64(&cache->waits, 1);
+		if (ConditionVariableTimedSleep(condition_of(key), (deadline - now) / 1000 + 1, PG_WAIT_EXTENSION))
+			pg_atomic_fetch_add_u64(&cache->timeouts, 1);
+	}
+	ConditionVariableCancelSleep();
+	return turn;
+}
+
+/* Ends our lease, and puts a content there if there is one. */
+static void
+end_turn(const PollCacheKey *key, const Entry *made)
+{
+	uint32		hash = hash_of(key);
+	dsa_pointer unused = made->content;
+	Entry	   *entry;
+
+	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
+	entry = hash_search_with_hash_value(table, key, hash, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		if (entry->maker == MyProcPid)
+			entry->maker = 0;
+		if (DsaPointerIsValid(made->content) && made->begun > entry->begun)
+		{
+			unused = entry->content;
+			if (DsaPointerIsValid(unused))
+				pg_atomic_fetch_sub_u64(&cache->bytes, entry->size);
+			else
+				pg_atomic_fetch_add_u64(&cache->entries, 1);
+			pg_atomic_fetch_add_u64(&cache->bytes, made->size);
+			entry->content = made->content;
+			entry->size = made->size;
+			entry->begun = made->begun;
+			entry->cost = made->cost;
+			entry->used = true;
+		}
+	}
+	if (DsaPointerIsValid(unused))
+		dsa_free(area, unused);
+	LWLockRelease(lock_of(hash));
+	ConditionVariableBroadcast(condition_of(key));
+}
+
+static void
+give_up(int code, Datum key)
+{
+	Entry		nothing = {.content = InvalidDsaPointer};
+
+	end_turn((const PollCacheKey *) DatumGetPointer(key), &nothing);
+}
+
+/* Makes the content under a new snapshot; false if it is not to be kept. */
+static bool
+make(PollCacheUse *use, StringInfo content)
+{
+	bool		keep;
+
+	resetStringInfo(content);
+	PushActiveSnapshot(GetLatestSnapshot());
+	keep = use->make(use, content);
+	PopActiveSnapshot();
+	return keep;
+}
+
+static void
+make_and_keep(PollCacheUse *use, StringInfo content)
+{
+	Entry		made = {.content = InvalidDsaPointer,.begun = poll_cache_now()};
+
+	pg_atomic_fetch_add_u64(&cache->misses, 1);
+	/* also if the session is terminated */
+	PG_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(&use->key));
+	{
+		if (make(use, content))
+		{
+			made.cost = poll_cache_now() - made.begun;
+			made.size = content->len;
+			made.content = allocate(made.size);
+			if (DsaPointerIsValid(made.content))
+				memcpy(dsa_get_address(area, made.content), content->data, made.size);
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(&use->key));
+	end_turn(&use->key, &made);
+}
+
+/* For one who has come then? */
+static bool
+is_good(PollCacheUse *use, const Found *found, uint64 arrival)
+{
+	if (found->begun <= catalogs_changed())
+		return false;
+	return found->begun > arrival ||
+		(poll_cache_now() - found->begun < use->max_age &&
+		 use->is_good(use, found->content.data, found->begun));
+}
+
+StringInfo
+poll_cache_get(PollCacheUse *use)
+{
+	Found	   *found = palloc0(sizeof(Found));
+	uint64		arrival;
+	uint64		deadline;
+
+	attach();
+	initStringInfo(&found->content);
+	(void) catalogs_changed();
+	arrival = poll_cache_now();
+	deadline = arrival + PATIENCE;
+	for (;;)
+	{
+		Turn		turn;
+
+		find(&use->key, found);
+		if (is_good(use, found, arrival))
+		{
+			/* one that is due does not wait for who makes it already */
+			if (!is_due(found, use->max_age) || take_turn(&use->key, found->begun, 0) != TURN_MAKE)
+			{
+				pg_atomic_fetch_add_u64(&cache->hits, 1);
+				return &found->content;
+			}
+			turn = TURN_MAKE;
+		}
+		else
+			turn = take_turn(&use->key, found->begun, deadline);
+		if (turn == TURN_MAKE)
+			make_and_keep(use, &found->content);
+		else if (turn == TURN_ALONE)
+			(void) make(use, &found->content);
+		if (turn != TURN_LOOK)
+			return &found->content;
+	}
+}
+
+static Datum
+counter(pg_atomic_uint64 *value)
+{
+	return Int64GetDatum((int64) pg_atomic_read_u64(value));
+}
+
+/*
+ * poll.cache_counters() returns (hits, misses, waits, timeouts, evictions, entries,
+ * bytes, max_bytes bigint)
+ */
+Datum
+poll_ext_cache_counters(PG_FUNCTION_ARGS)
+{
+	Datum		values[8];
+	bool		nulls[8] = {0};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (cache == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no cache"),
+				 errhint("Add poll_ext to shared_preload_libraries, and do not set poll_ext.cache_size to 0.")));
+	values[0] = counter(&cache->hits);
+	values[1] = counter(&cache->misses);
+	values[2] = counter(&cache->waits);
+	values[3] = counter(&cache->timeouts);
+	values[4] = counter(&cache->evictions);
+	values[5] = counter(&cache->entries);
+	values[6] = counter(&cache->bytes);
+	values[7] = Int64GetDatum((int64) area_size());
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

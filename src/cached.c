@@ -1,0 +1,240 @@
+/*
+ * cached.c
+ *		poll.cached(): the result of any query, computed once for many.
+ *
+ * If the feeds are known that a query reads from, its result is good as long as
+ * nobody can have changed them; otherwise, and at most, for its time to live.  The
+ * query runs as the caller, read-only, and so the result is that of the role: a
+ * function with SECURITY DEFINER shares one between its callers.
+ *
+ * What policies of row-level security have decided on is kept only if
+ * poll_ext.cache_claims says by which settings, as for polls (sharing.c).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/plancache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "error.h"
+#include "guc.h"
+#include "sharing.h"
+#include "snapshot.h"
+
+#define MAX_TTL		(USECS_PER_DAY * 365)
+
+typedef struct Cached
+{
+	PollCacheUse use;
+	const char *query;
+	PollRequest *request;		/* of the feeds, or NULL */
+} Cached;
+
+PG_FUNCTION_INFO_V1(poll_ext_cached);
+
+/* ---- the query ---- */
+
+/* As the function of that name does it, which wants to know the type of its argument. */
+static Jsonb *
+value_to_jsonb(Datum value, Oid type)
+{
+	FmgrInfo	function;
+	Const	   *argument = makeNullConst(type, -1, InvalidOid);
+
+	fmgr_info(F_TO_JSONB, &function);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(argument), InvalidOid,
+											 InvalidOid, COERCE_EXPLICIT_CALL), &function);
+	return DatumGetJsonbP(FunctionCall1(&function, value));
+}
+
+/* The one value of the one row, as jsonb; NULL if there is none. */
+static Jsonb *
+only_value(MemoryContext context)
+{
+	Oid			type;
+	Datum		value;
+	bool		isnull;
+	MemoryContext old;
+	Jsonb	   *result;
+
+	if (SPI_tuptable == NULL || SPI_tuptable->tupdesc->natts != 1 || SPI_processed > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("the query must return one column, and at most one row"),
+				 errhint("jsonb_agg() makes one value of many rows.")));
+	if (SPI_processed == 0)
+		return NULL;
+	type = SPI_gettypeid(SPI_tuptable->tupdesc, 1);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	result = value_to_jsonb(value, type);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+static bool
+depends_on_policies(SPIPlanPtr plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, SPI_plan_get_plan_sources(plan))
+		if (((CachedPlanSource *) lfirst(lc))->dependsOnRLS)
+			return true;
+	return false;
+}
+
+/* Runs it under the active snapshot. May its result be kept? */
+static bool
+run(const char *query, Jsonb **result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SPIPlanPtr	plan;
+	int			status;
+	bool		keep;
+
+	SPI_connect();
+	plan = SPI_prepare(query, 0, NULL);
+	if (plan == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the query is none"),
+				 errdetail_internal("%s", SPI_result_code_string(SPI_result))));
+	status = SPI_execute_plan(plan, NULL, NULL, true, 2);
+	if (status < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query is none that returns rows"),
+				 errdetail_internal("%s", SPI_result_code_string(status))));
+	*result = only_value(context);
+	keep = poll_cache_claims[0] != '\0' || !depends_on_policies(plan);
+	SPI_finish();
+	return keep;
+}
+
+/* ---- the cache ---- */
+
+/* A content is the position of the feeds, if there are any, the result's size, and the result. */
+static bool
+make(PollCacheUse *use, StringInfo content)
+{
+	Cached	   *self = (Cached *) use;
+	Jsonb	   *result;
+	int64		size;
+	bool		keep = true;
+
+	if (self->request != NULL)
+	{
+		PollRequest now = *self->request;
+		PollCursor	position;
+
+		poll_request_begin(&now);
+		poll_request_position(&now, &position);
+		/* a crash must not take back what is told */
+		poll_snapshot_flush(now.snapshot);
+		poll_request_end(&now);
+		now.set = poll_feedset_get(&now.selection, GetActiveSnapshot());
+		poll_position_append(content, &now, &position);
+		keep = !position.cut;
+	}
+	keep &= run(self->query, &result);
+	size = result ? VARSIZE(result) : 0;
+	appendBinaryStringInfo(content, (const char *) &size, sizeof(size));
+	if (result != NULL)
+		appendBinaryStringInfo(content, (const char *) result, size);
+	return keep;
+}
+
+static bool
+is_good(PollCacheUse *use, const char *content, uint64 begun)
+{
+	Cached	   *self = (Cached *) use;
+
+	return self->request == NULL || poll_position_holds(content, self->request);
+}
+
+/* ---- the function ---- */
+
+static int64
+ttl_argument(FunctionCallInfo fcinfo, int argno)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+															  PG_GETARG_DATUM(argno)));
+
+	if (end <= now || end - now > MAX_TTL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ttl must be positive, and a year at most")));
+	return end - now;
+}
+
+/* NULL: the query has returned none. */
+static Jsonb *
+result_in(const Cached *self, const char *content)
+{
+	const char *src = self->request == NULL ? content : poll_position_end(content);
+	int64		size;
+
+	memcpy(&size, src, sizeof(size));
+	return size == 0 ? NULL : (Jsonb *) (src + sizeof(size));
+}
+
+/* False: it must not be shared. */
+static bool
+make_key(Cached *self, text *name)
+{
+	StringInfoData key;
+	int32		length = VARSIZE_ANY_EXHDR(name);
+
+	poll_cache_key_begin(&key, 'q');
+	appendBinaryStringInfo(&key, (const char *) &length, sizeof(length));
+	appendBinaryStringInfo(&key, VARDATA_ANY(name), length);
+	appendBinaryStringInfo(&key, self->query, strlen(self->query) + 1);
+	if (self->request != NULL && !poll_sharing_add_feeds(&key, self->request->set))
+		return false;
+	self->use.key = poll_cache_key_end(&key);
+	return true;
+}
+
+/*
+ * poll.cached(key text, ttl interval, query text, feeds text[], scope jsonb) returns
+ * jsonb
+ */
+Datum
+poll_ext_cached(PG_FUNCTION_ARGS)
+{
+	Cached		self = {.use = {.is_good = is_good,.make = make}};
+	PollRequest request;
+	Jsonb	   *result;
+
+	for (int i = 0; i < 3; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("key, ttl and query must not be null")));
+	self.use.max_age = ttl_argument(fcinfo, 1);
+	self.query = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (!PG_ARGISNULL(3))
+	{
+		poll_request_init(&request, poll_arg_feeds(fcinfo, 3), poll_arg_scope(fcinfo, 4), NULL, NULL);
+		request.start = POLL_START_NOW;
+		self.request = &request;
+	}
+	if (poll_cache_usable() && make_key(&self, PG_GETARG_TEXT_PP(0)))
+		result = result_in(&self, poll_cache_get(&self.use)->data);
+	else
+		(void) run(self.query, &result);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(result);
+}
