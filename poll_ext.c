@@ -25,6 +25,11 @@
  *		src/wait.c		poll.wait(): until there is something to poll
  *		src/waiters.c	who waits, in shared memory, and who wakes them
  *
+ * One answer for many:
+ *		src/sharing.c	the answer to a poll that many ask
+ *		src/cached.c	poll.cached(): the result of any query
+ *		src/cache.c		contents in shared memory
+ *
  * Rate limits:
  *		src/rate.c		poll.rate_check() and its relatives
  *		src/policy.c	how much a client may do at which endpoint
@@ -59,6 +64,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
+#include "cache.h"
 #include "capture.h"
 #include "catalog.h"
 #include "ddl.h"
@@ -112,6 +118,7 @@ _PG_init(void)
 {
 	poll_guc_install();
 	poll_shmem_install();
+	poll_cache_install();
 	poll_capture_install();
 	poll_worker_install();
 	poll_ddl_install();

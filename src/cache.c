@@ -14,8 +14,12 @@
  * (XFetch: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede
  * Prevention, VLDB 2015).
  *
- * A backend that learns of a change in the catalogs does not trust what was begun
- * before that (poll_catalog_generation()).
+ * What a change of the catalogs means for a content is hard to tell, so nobody trusts
+ * what was begun before the last one, of those that can mean anything (DDL), had
+ * committed.  Who begins after that reads under locks that bring the news, and if news
+ * have come meanwhile, the content may be a mixture and is not kept.  On a standby nobody
+ * tells of such a commit; there, a process does not trust what was begun before it last
+ * learned of a change itself.
  *
  * Memory: a hash table of fixed size, and an area of poll_ext.cache_size for the
  * contents, both from the start of the server.  If there is no room, what was not used
@@ -30,17 +34,20 @@
 #include <math.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "common/pg_prng.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "port/atomics.h"
+#include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
 #include "utils/dsa.h"
@@ -65,10 +72,13 @@
 
 /* so many bytes of the area for each entry of the table */
 #define ENTRY_BYTES		2048
-#define MIN_SIZE		(512 * 1024)
+#define MIN_SIZE		(1024 * 1024)
 
 /* no content may take more than this part of the area */
 #define MAX_PART		4
+
+#define MIN_SMALL		256
+#define MAX_SMALL		8192
 
 #define PATIENCE		250000	/* microseconds that somebody sleeps at most */
 #define LEASE			10000000	/* then it is for somebody else */
@@ -89,6 +99,7 @@ typedef struct Cache
 {
 	uint64		key[2];			/* of the hash */
 	ConditionVariable made[CONDITIONS];
+	pg_atomic_uint64 catalogs_changed;	/* poll_cache_now() */
 	pg_atomic_flag sweeping;
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
@@ -119,6 +130,8 @@ static HTAB *table;
 static void *area_place;
 static dsa_area *area = NULL;
 static LWLockPadded *locks;
+
+static bool command_noted = false;	/* this transaction has changed the catalogs */
 
 PG_FUNCTION_INFO_V1(poll_ext_cache_counters);
 
@@ -158,6 +171,7 @@ cache_init(void)
 				 errmsg("could not generate a random key for the cache")));
 	for (int i = 0; i < CONDITIONS; i++)
 		ConditionVariableInit(&cache->made[i]);
+	pg_atomic_init_u64(&cache->catalogs_changed, 0);
 	pg_atomic_init_flag(&cache->sweeping);
 	pg_atomic_init_u64(&cache->hits, 0);
 	pg_atomic_init_u64(&cache->misses, 0);
@@ -224,6 +238,55 @@ poll_cache_now(void)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
+/* ---- changes of the catalogs ---- */
+
+/* May the command change what somebody else sees?  What is new does not. */
+static bool
+is_telling(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_CreateStmt:
+		case T_CreateTableAsStmt:
+		case T_IndexStmt:
+			return false;
+		case T_DropStmt:
+			return ((DropStmt *) statement)->removeType == OBJECT_POLICY;
+		default:
+			return GetCommandLogLevel(statement) == LOGSTMT_DDL;
+	}
+}
+
+void
+poll_cache_note_command(Node *statement)
+{
+	command_noted |= cache != NULL && is_telling(statement);
+}
+
+void
+poll_cache_catalogs_changed(void)
+{
+	if (cache != NULL)
+		pg_atomic_write_u64(&cache->catalogs_changed, poll_cache_now());
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (!command_noted)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+		poll_cache_catalogs_changed();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		command_noted = false;
+}
+
+void
+poll_cache_install(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}
+
 /* ---- keys ---- */
 
 static void
@@ -255,26 +318,20 @@ append_claims(StringInfo buf)
 void
 poll_cache_key_begin(StringInfo buf, char kind)
 {
-	struct
-	{
-		Oid			database;
-		Oid			role;
-		Oid			session;
-		int			date_style;
-		int			date_order;
-		int			interval_style;
-		int			float_digits;
-		int			bytea;
-		int			quote;
-		int			row_security;
-	}			fixed = {
-		MyDatabaseId, GetUserId(), GetSessionUserId(), DateStyle, DateOrder, IntervalStyle,
-		extra_float_digits, bytea_output, quote_all_identifiers, row_security
-	};
-
 	initStringInfo(buf);
 	appendStringInfoChar(buf, kind);
-	appendBinaryStringInfo(buf, (const char *) &fixed, sizeof(fixed));
+	appendBinaryStringInfo(buf, (const char *) &MyDatabaseId, sizeof(MyDatabaseId));
+}
+
+void
+poll_cache_key_add_caller(StringInfo buf)
+{
+	const Oid	roles[] = {GetUserId(), GetSessionUserId()};
+	const int	settings[] = {DateStyle, DateOrder, IntervalStyle, extra_float_digits, bytea_output,
+	quote_all_identifiers, row_security};
+
+	appendBinaryStringInfo(buf, (const char *) roles, sizeof(roles));
+	appendBinaryStringInfo(buf, (const char *) settings, sizeof(settings));
 	append_string(buf, pg_get_timezone_name(session_timezone));
 	append_string(buf, namespace_search_path);
 	append_string(buf, locale_monetary);
@@ -346,9 +403,9 @@ find(const PollCacheKey *key, Found *found)
 	}
 }
 
-/* When this process learned of the last change in the catalogs that it knows of. */
+/* When a standby's process has learned of the last change. */
 static uint64
-catalogs_changed(void)
+standby_catalogs_changed(void)
 {
 	static uint64 generation = 0;
 	static uint64 at = 0;
@@ -359,6 +416,13 @@ catalogs_changed(void)
 		at = poll_cache_now();
 	}
 	return at;
+}
+
+/* Before that, nothing is to be trusted. */
+static uint64
+catalogs_changed(void)
+{
+	return RecoveryInProgress() ? standby_catalogs_changed() : pg_atomic_read_u64(&cache->catalogs_changed);
 }
 
 /* Is it time to make it anew, though it is good? */
@@ -386,7 +450,7 @@ drop(Entry *entry)
 	hash_search(table, &entry->key, HASH_REMOVE, NULL);
 }
 
-/* Drops what was not used since the last time; with half, also every other one. */
+/* Drops what was not used since the last time; or, with half, every other one. */
 static void
 sweep(bool half)
 {
@@ -402,7 +466,7 @@ sweep(bool half)
 		victim = !victim;
 		if (entry->maker != 0 && poll_cache_now() < entry->lease)
 			continue;
-		if (!entry->used || (half && victim))
+		if (half ? victim : !entry->used)
 			drop(entry);
 		else
 			entry->used = false;
@@ -411,11 +475,17 @@ sweep(bool half)
 		LWLockRelease(&locks[i].lock);
 }
 
-/* Room for that much; invalid if there is none. */
+/*
+ * Room for that much; invalid if there is none.  Small ones come in few sizes: the
+ * area keeps a block of 64 kB for each.
+ */
 static dsa_pointer
 allocate(Size size)
 {
 	dsa_pointer result = InvalidDsaPointer;
+
+	if (size <= MAX_SMALL)
+		size = Max(pg_nextpower2_size_t(size), MIN_SMALL);
 
 	if (size > area_size() / MAX_PART)
 		return result;
@@ -542,7 +612,7 @@ make(PollCacheUse *use, StringInfo content)
 }
 
 static void
-make_and_keep(PollCacheUse *use, StringInfo content)
+make_and_keep(PollCacheUse *use, uint64 generation, StringInfo content)
 {
 	Entry		made = {.content = InvalidDsaPointer,.begun = poll_cache_now()};
 
@@ -550,7 +620,7 @@ make_and_keep(PollCacheUse *use, StringInfo content)
 	/* also if the session is terminated */
 	PG_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(&use->key));
 	{
-		if (make(use, content))
+		if (make(use, content) && generation == poll_catalog_generation())
 		{
 			made.cost = poll_cache_now() - made.begun;
 			made.size = content->len;
@@ -571,21 +641,19 @@ is_good(PollCacheUse *use, const Found *found, uint64 arrival)
 		return false;
 	return found->begun > arrival ||
 		(poll_cache_now() - found->begun < use->max_age &&
-		 use->is_good(use, found->content.data, found->begun));
+		 use->is_good(use, found->content.data));
 }
 
 StringInfo
 poll_cache_get(PollCacheUse *use)
 {
 	Found	   *found = palloc0(sizeof(Found));
-	uint64		arrival;
-	uint64		deadline;
+	uint64		generation = poll_catalog_generation();
+	uint64		arrival = poll_cache_now();
+	uint64		deadline = arrival + PATIENCE;
 
 	attach();
 	initStringInfo(&found->content);
-	(void) catalogs_changed();
-	arrival = poll_cache_now();
-	deadline = arrival + PATIENCE;
 	for (;;)
 	{
 		Turn		turn;
@@ -604,7 +672,7 @@ poll_cache_get(PollCacheUse *use)
 		else
 			turn = take_turn(&use->key, found->begun, deadline);
 		if (turn == TURN_MAKE)
-			make_and_keep(use, &found->content);
+			make_and_keep(use, generation, &found->content);
 		else if (turn == TURN_ALONE)
 			(void) make(use, &found->content);
 		if (turn != TURN_LOOK)

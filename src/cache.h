@@ -6,6 +6,7 @@
 #define POLL_CACHE_H
 
 #include "lib/stringinfo.h"
+#include "nodes/nodes.h"
 
 typedef struct PollCacheKey
 {
@@ -19,10 +20,9 @@ typedef struct PollCacheUse
 	int64		max_age;		/* in microseconds */
 
 	/*
-	 * Is what was begun then, and is not older than max_age, still what would
-	 * be made now?  Runs no SQL.
+	 * Is what is not older than max_age still good?  Runs no SQL.
 	 */
-	bool		(*is_good) (struct PollCacheUse *use, const char *content, uint64 begun);
+	bool		(*is_good) (struct PollCacheUse *use, const char *content);
 
 	/*
 	 * Appends the content, under a snapshot of its own, and errors as it likes.
@@ -31,8 +31,17 @@ typedef struct PollCacheUse
 	bool		(*make) (struct PollCacheUse *use, StringInfo content);
 } PollCacheUse;
 
+/* Called by _PG_init(). */
+extern void poll_cache_install(void);
 extern void poll_cache_shmem_request(void);
 extern void poll_cache_shmem_init(void);
+
+/*
+ * This transaction has run a command: if it commits, that may count for all contents;
+ * a transaction has committed of which nobody knows what it has run.
+ */
+extern void poll_cache_note_command(Node *statement);
+extern void poll_cache_catalogs_changed(void);
 
 /* May this transaction share anything?  What it has written is its own. */
 extern bool poll_cache_usable(void);
@@ -41,10 +50,11 @@ extern bool poll_cache_usable(void);
 extern uint64 poll_cache_now(void);
 
 /*
- * The key of what is the same for the same role, settings, claims, and all that is
- * appended between the two.
+ * The key of what is the same for all in this database, with the same settings and
+ * claims if these are added, and the same of all else that is appended before the end.
  */
 extern void poll_cache_key_begin(StringInfo buf, char kind);
+extern void poll_cache_key_add_caller(StringInfo buf);
 extern PollCacheKey poll_cache_key_end(StringInfo buf);
 
 /*

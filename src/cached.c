@@ -138,7 +138,7 @@ make(PollCacheUse *use, StringInfo content)
 		PollCursor	position;
 
 		poll_request_begin(&now);
-		poll_request_position(&now, &position);
+		poll_request_position(&now, NULL, &position);
 		/* a crash must not take back what is told */
 		poll_snapshot_flush(now.snapshot);
 		poll_request_end(&now);
@@ -155,7 +155,7 @@ make(PollCacheUse *use, StringInfo content)
 }
 
 static bool
-is_good(PollCacheUse *use, const char *content, uint64 begun)
+is_good(PollCacheUse *use, const char *content)
 {
 	Cached	   *self = (Cached *) use;
 
@@ -197,6 +197,7 @@ make_key(Cached *self, text *name)
 	int32		length = VARSIZE_ANY_EXHDR(name);
 
 	poll_cache_key_begin(&key, 'q');
+	poll_cache_key_add_caller(&key);
 	appendBinaryStringInfo(&key, (const char *) &length, sizeof(length));
 	appendBinaryStringInfo(&key, VARDATA_ANY(name), length);
 	appendBinaryStringInfo(&key, self->query, strlen(self->query) + 1);

@@ -12,6 +12,12 @@
  * not fit, or when poll_ext.max_scan entries were read; in both cases exactly
  * behind the last entry that was taken (or, if one has only searched so far, in
  * front of the transaction that would be searched next).
+ *
+ * A page may also be as of an earlier moment, the horizon, than its snapshot: then
+ * those who ask within some time leave with one cursor.  Rows are read under the
+ * snapshot, so keys that have changed since the horizon are left for a later page, which
+ * will have them by that change.  Where that is no way out, after a TRUNCATE, there is no
+ * horizon.
  */
 #include "postgres.h"
 
@@ -71,6 +77,11 @@ typedef struct PollScan
 	PollLogScan **scans;		/* by feed, stream and segment; NULL = not
 								 * needed so far */
 	binaryheap *heap;			/* the scans that are at an entry */
+
+	const PollView *horizon;	/* NULL = none */
+	keytab_hash *later;			/* what has changed since */
+	int			nlater;
+	bool		missed;			/* the horizon cannot be kept to */
 
 	int			max_rows;		/* 0 = only look whether there is any */
 	keytab_hash *keys;
@@ -205,17 +216,53 @@ meet_barrier(PollScan *scan, const PollLogScan *at)
 	forget_changes(scan, at->feed);
 }
 
+static bool
+is_barrier(const PollLogScan *at)
+{
+	return at->op == POLL_OP_TRUNCATE || at->op == POLL_OP_RESET;
+}
+
+/* A copy of what the entry is about. */
+static PollChange *
+make_change(const PollChange *probe)
+{
+	PollChange *change = palloc0(sizeof(PollChange));
+
+	change->feed = probe->feed;
+	change->key = memcpy(palloc(probe->keylen), probe->key, probe->keylen);
+	change->keylen = probe->keylen;
+	return change;
+}
+
+/* Notes an entry that came after the horizon. */
+static void
+note_later(PollScan *scan, const PollLogScan *at)
+{
+	PollChange	probe = {.feed = at->feed,.key = at->key,.keylen = at->keylen};
+	bool		found;
+
+	scan->missed |= is_barrier(at) || ++scan->nlater > poll_max_scan;
+	if (scan->missed || keytab_lookup(scan->later, &probe) != NULL)
+		return;
+	keytab_insert(scan->later, make_change(&probe), &found);
+}
+
 /* Takes the entry that the log scan is at; false if the page is full. */
 static bool
 take(PollScan *scan, const PollLogScan *at)
 {
-	bool		barrier = at->op == POLL_OP_TRUNCATE || at->op == POLL_OP_RESET;
+	bool		barrier = is_barrier(at);
 	PollChange	probe;
 	PollChange *change;
 	PollKeyEntry *entry;
 	uint32		hash;
 	bool		found;
 
+	if (scan->horizon != NULL && !poll_view_finished(scan->horizon, at->xid))
+	{
+		note_later(scan, at);
+		return !scan->missed;
+	}
 	/* the bound must not keep a poll from moving on at all */
 	if (scan->nscanned >= poll_max_scan && scan->last.xid != 0)
 		return false;
@@ -235,10 +282,7 @@ take(PollScan *scan, const PollLogScan *at)
 	{
 		if (scan->nchanges == scan->max_rows)
 			return false;
-		change = palloc0(sizeof(PollChange));
-		change->feed = at->feed;
-		change->key = memcpy(palloc(probe.keylen), at->key, probe.keylen);
-		change->keylen = probe.keylen;
+		change = make_change(&probe);
 		change->result = barrier ? POLL_RESULT_TRUNCATE : POLL_RESULT_SKIP;
 		keytab_insert_hash(scan->keys, change, hash, &found);
 		scan->nchanges++;
@@ -374,7 +418,8 @@ read_log(PollScan *scan)
 {
 	const PollCursor *cursor = scan->cursor;
 	const PollView *view = scan->log.view;
-	uint64		limit = poll_cursor_limit(cursor, view);
+	const PollView *until = scan->horizon ? scan->horizon : view;
+	uint64		limit = poll_cursor_limit(cursor, until);
 	uint64		from = cursor->x;
 
 	/* in the order that cursor.c gives */
@@ -387,11 +432,11 @@ read_log(PollScan *scan)
 			(IsolationIsSerializable() || poll_view_finished(view, cursor->p[i])))
 			read_transaction(scan, cursor->p[i], 0);
 	if (!scan->full)
-		read_range(scan, from, limit < view->xmax ? limit : poll_log_end(&scan->log));
+		read_range(scan, from, limit < until->xmax ? limit : poll_log_end(&scan->log));
 
 	if (scan->full)
 		return POLL_STOP_CUT;
-	return limit < view->xmax ? POLL_STOP_WAITING : POLL_STOP_COMPLETE;
+	return limit < until->xmax ? POLL_STOP_WAITING : POLL_STOP_COMPLETE;
 }
 
 /*
@@ -453,10 +498,28 @@ read_rows(PollPage *page, PollFeedSet *set)
 	}
 }
 
+/* Takes what has changed since the horizon out of a page that ends there. */
+static void
+leave_later(PollScan *scan)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &scan->changes)
+	{
+		PollChange *change = dlist_container(PollChange, node, iter.cur);
+
+		if (keytab_lookup(scan->later, change) == NULL)
+			continue;
+		dlist_delete(&change->node);
+		scan->nchanges--;
+	}
+}
+
 void
 poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
-				  Snapshot snapshot, const PollView *view, int max_rows)
+				  Snapshot snapshot, const PollView *view, int max_rows, const PollView *horizon)
 {
+	const PollView *until = horizon ? horizon : view;
 	PollScan	scan;
 	PollStop	stop;
 	dlist_iter	iter;
@@ -470,12 +533,24 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 			flushed[i * POLL_MAX_STREAMS + j] = poll_flushed_read(set->members[i].streams[j].channel);
 
 	scan_begin(&scan, set, cursor, snapshot, view, max_rows);
+	if (horizon != NULL)
+	{
+		scan.horizon = horizon;
+		scan.later = keytab_create(CurrentMemoryContext, 64, NULL);
+	}
 	stop = read_log(&scan);
 	scan_end(&scan);
+	if (scan.missed)
+	{
+		poll_changes_read(page, set, cursor, snapshot, view, max_rows, NULL);
+		return;
+	}
+	if (horizon != NULL && stop == POLL_STOP_COMPLETE)
+		leave_later(&scan);
 	/* not where the next cursor is lifted to: others still come with this one */
 	quiet_from = Max(cursor->x + (cursor->q == cursor->x ? 1 : 0), scan.last.xid + 1);
 	if (stop == POLL_STOP_COMPLETE)
-		scan.last.xid = poll_segment_lifted(scan.last.xid, view);
+		scan.last.xid = poll_segment_lifted(scan.last.xid, until);
 
 	page->nchanges = scan.nchanges;
 	page->changes = palloc(sizeof(PollChange *) * Max(scan.nchanges, 1));
@@ -487,7 +562,7 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 	if (stop == POLL_STOP_WAITING && scan.last.xid == 0 && !cursor->cut)
 		page->next = *cursor;
 	else
-		poll_cursor_advance(&page->next, cursor, view, scan.last, stop,
+		poll_cursor_advance(&page->next, cursor, until, scan.last, stop,
 							stop == POLL_STOP_COMPLETE ? InvalidXLogRecPtr : poll_snapshot_position());
 	/* rows of earlier pages may be newer than all that this one has seen */
 	if (stop == POLL_STOP_COMPLETE && cursor->cut && !poll_snapshot_includes(snapshot, cursor->lsn))
@@ -496,7 +571,7 @@ poll_changes_read(PollPage *page, PollFeedSet *set, const PollCursor *cursor,
 		page->next.lsn = cursor->lsn;
 	}
 	page->has_more = (stop == POLL_STOP_CUT);
-	if (stop == POLL_STOP_COMPLETE)
+	if (stop == POLL_STOP_COMPLETE && horizon == NULL)
 		learn(set, flushed, quiet_from, view);
 
 	poll_page_group(page, set->n);

@@ -227,7 +227,7 @@ poll_answer(PollRequest *request, text *cursor, int max_rows, PollCursor *positi
 	poll_request_begin(request);
 	poll_request_read(request, max_rows, &page);
 	if (position != NULL && !page.behind)
-		poll_request_position(request, position);
+		poll_request_position(request, &page.next, position);
 	answer.has_more = page.has_more;
 	answer.behind = page.behind;
 	answer.empty = page.nchanges == 0 && !page.has_more;

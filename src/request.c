@@ -107,6 +107,7 @@ poll_request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cu
 				 errmsg("the list of feeds must not be null")));
 	request->selection.names = names;
 	request->selection.scope = scope;
+	request->horizon = NULL;
 	request->set = poll_feedset_get(&request->selection, GetActiveSnapshot());
 	if (cursor != NULL && since != NULL)
 		ereport(ERROR,
@@ -303,7 +304,7 @@ poll_request_read(PollRequest *request, int max_rows, PollPage *page)
 	else if (cursor->sync)
 		poll_fullsync_read(page, set, cursor, snapshot, view, max_rows);
 	else
-		poll_changes_read(page, set, cursor, snapshot, view, max_rows);
+		poll_changes_read(page, set, cursor, snapshot, view, max_rows, cursor->cut ? NULL : request->horizon);
 
 	/* what was delivered, and what a cursor counts as seen, must stay */
 	if (page->nchanges > 0 || request->start != POLL_START_CURSOR ||
@@ -312,12 +313,17 @@ poll_request_read(PollRequest *request, int max_rows, PollPage *page)
 }
 
 void
-poll_request_position(PollRequest *request, PollCursor *position)
+poll_request_position(PollRequest *request, const PollCursor *next, PollCursor *position)
 {
 	PollPage	nothing = {POLL_CONTENT_NONE};
 
-	poll_position_now(position, request->set, request->snapshot, &request->view, true);
-	poll_changes_read(&nothing, request->set, position, request->snapshot, &request->view, 1);
+	if (next != NULL && !next->cut && !request->cursor.sync)
+		*position = *next;
+	else
+	{
+		poll_position_now(position, request->set, request->snapshot, &request->view, true);
+		poll_changes_read(&nothing, request->set, position, request->snapshot, &request->view, 1, NULL);
+	}
 	position->p = memcpy(MemoryContextAlloc(request->caller, sizeof(uint64) * Max(position->np, 1)),
 						 position->p, sizeof(uint64) * position->np);
 }

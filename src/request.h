@@ -36,6 +36,7 @@ typedef struct PollRequest
 	PollStart	start;
 	TimestampTz since;			/* for POLL_START_SINCE */
 	PollCursor	cursor;			/* where it begins; but for _NOW */
+	const PollView *horizon;	/* where it ends, if not at once; or NULL */
 
 	/* between poll_request_begin() and poll_request_end() */
 	struct PollWork *work;
@@ -80,10 +81,11 @@ extern void poll_request_begin(PollRequest *request);
 extern void poll_request_read(PollRequest *request, int max_rows, PollPage *page);
 
 /*
- * Where all that the snapshot shows has been seen, in the caller's memory.  Learns
+ * Where all that the snapshot shows has been seen, in the caller's memory: that is where
+ * a complete page of changes ends.  Otherwise (next may be NULL) it is looked for, and it is learned
  * that there is nothing more.
  */
-extern void poll_request_position(PollRequest *request, PollCursor *position);
+extern void poll_request_position(PollRequest *request, const PollCursor *next, PollCursor *position);
 
 extern void poll_request_end(PollRequest *request);
 

@@ -14,11 +14,16 @@
  * other things may change what an answer says without a change in its feed: a table
  * that a policy looks at, the code of a cast.  So no answer is older than MAX_AGE.
  *
+ * With poll_ext.cache_ttl, answers are also shared that are not the newest any more: all
+ * who ask within that time get what one moment has shown, the horizon, whatever they
+ * have seen before (changes.c).  So they leave with one cursor, and ask the same next time.
+ *
  * What differs from client to client, the time and when to poll again, is added when
  * an answer is handed out.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -30,6 +35,7 @@
 #include "interval.h"
 #include "sharing.h"
 #include "shmem.h"
+#include "snapshot.h"
 #include "tick.h"
 
 #define MAX_AGE		(10 * USECS_PER_SEC)
@@ -46,6 +52,7 @@ typedef struct PositionHead
 typedef struct Head
 {
 	TimestampTz time;
+	uint64		horizon;		/* its begun; 0 = it had none */
 	int32		cursor_length;
 	int32		tag_length;
 	int32		lasting;
@@ -55,12 +62,21 @@ typedef struct Head
 	bool		timed;
 } Head;
 
+/* A moment that many answers are as of. */
+typedef struct Horizon
+{
+	uint64		begun;			/* 0 = none */
+	TimestampTz time;
+	PollView	view;
+} Horizon;
+
 typedef struct Shared
 {
 	PollCacheUse use;
 	PollRequest *request;
 	text	   *cursor;
 	int			max_rows;
+	Horizon		horizon;
 	bool		as_of_now;		/* it is known to be what would be made now */
 	double		poll_after;		/* of one that was made here; -1: was not */
 } Shared;
@@ -170,6 +186,7 @@ make_key(Shared *self)
 	StringInfoData key;
 
 	poll_cache_key_begin(&key, 'p');
+	poll_cache_key_add_caller(&key);
 	appendBinaryStringInfo(&key, (const char *) &request->start, sizeof(request->start));
 	appendBinaryStringInfo(&key, (const char *) &self->max_rows, sizeof(self->max_rows));
 	if (!poll_sharing_add_feeds(&key, request->set))
@@ -181,13 +198,72 @@ make_key(Shared *self)
 }
 
 static bool
-is_good(PollCacheUse *use, const char *content, uint64 begun)
+is_good(PollCacheUse *use, const char *content)
 {
 	Shared	   *self = (Shared *) use;
+	Head		head;
 
-	self->as_of_now = poll_position_holds(content + sizeof(Head), self->request);
-	return self->as_of_now || poll_cache_now() - begun < (uint64) poll_cache_ttl * 1000;
+	memcpy(&head, content, sizeof(head));
+	self->as_of_now = poll_position_holds(content + sizeof(head), self->request);
+	return self->as_of_now || (head.horizon != 0 && head.horizon == self->horizon.begun);
 }
+
+/* ---- the horizon ---- */
+
+/* A content is this, and the open transactions. */
+typedef struct HorizonHead
+{
+	uint64		begun;
+	TimestampTz time;
+	uint64		xmax;
+	int64		nopen;
+} HorizonHead;
+
+static bool
+make_horizon(PollCacheUse *use, StringInfo content)
+{
+	PollView	view;
+	HorizonHead head = {.begun = poll_cache_now(),.time = GetCurrentTransactionStartTimestamp()};
+
+	poll_snapshot_view(GetActiveSnapshot(), &view);
+	head.xmax = view.xmax;
+	head.nopen = view.nopen;
+	/* no later tick may have an earlier time, should the clock be set back */
+	poll_clock_raise(head.time);
+	appendBinaryStringInfo(content, (const char *) &head, sizeof(head));
+	appendBinaryStringInfo(content, (const char *) view.open, sizeof(uint64) * view.nopen);
+	return true;
+}
+
+static bool
+is_good_horizon(PollCacheUse *use, const char *content)
+{
+	return true;
+}
+
+/* That of this moment, or a moment ago. */
+static Horizon
+get_horizon(void)
+{
+	PollCacheUse use = {.max_age = poll_cache_ttl * 1000L,.is_good = is_good_horizon,.make = make_horizon};
+	StringInfoData key;
+	const char *content;
+	Horizon		result;
+	HorizonHead head;
+
+	poll_cache_key_begin(&key, 'h');
+	use.key = poll_cache_key_end(&key);
+	content = poll_cache_get(&use)->data;
+	memcpy(&head, content, sizeof(head));
+	result.begun = head.begun;
+	result.time = head.time;
+	result.view.xmax = head.xmax;
+	result.view.nopen = head.nopen;
+	result.view.open = (uint64 *) (content + sizeof(head));
+	return result;
+}
+
+/* ---- answers ---- */
 
 static text *
 answer_tag(const PollAnswer *answer)
@@ -203,12 +279,20 @@ static bool
 make(PollCacheUse *use, StringInfo content)
 {
 	Shared	   *self = (Shared *) use;
+	bool		has_horizon = self->horizon.begun != 0;
 	PollRequest request = *self->request;
 	PollCursor	position = {0};
-	PollAnswer	answer = poll_answer(&request, self->cursor, self->max_rows, &position);
-	text	   *tag = answer_tag(&answer);
-	Head		head = {
-		.time = answer.time,
+	PollAnswer	answer;
+	text	   *tag;
+	Head		head;
+
+	request.horizon = has_horizon ? &self->horizon.view : NULL;
+	answer = poll_answer(&request, self->cursor, self->max_rows, &position);
+	tag = answer_tag(&answer);
+	head = (Head)
+	{
+		.time = has_horizon ? self->horizon.time : answer.time,
+		.horizon = self->horizon.begun,
 		.cursor_length = VARSIZE_ANY_EXHDR(answer.cursor),
 		.tag_length = VARSIZE_ANY_EXHDR(tag),
 		.lasting = answer.lasting,
@@ -219,7 +303,7 @@ make(PollCacheUse *use, StringInfo content)
 	};
 
 	self->poll_after = answer.poll_after;
-	self->as_of_now = true;
+	self->as_of_now = !has_horizon;
 	/* the look may have replaced it, and has learned */
 	self->request->set = poll_feedset_get(&request.selection, GetActiveSnapshot());
 	appendBinaryStringInfo(content, (const char *) &head, sizeof(head));
@@ -251,7 +335,8 @@ take(Shared *self, const char *content, text **tag)
 	answer.behind = head.behind;
 	answer.empty = head.empty;
 	answer.timed = head.timed;
-	answer.time = !head.timed ? 0 : self->as_of_now ? poll_answer_time(self->request) : head.time;
+	answer.time = !head.timed ? 0 : self->as_of_now ? poll_answer_time(self->request) :
+		poll_request_covers(self->request, head.time) ? head.time : 0;
 	answer.poll_after = self->poll_after >= 0 ? self->poll_after :
 		head.has_more ? 0 : poll_interval_hint(self->request->set);
 
@@ -269,7 +354,7 @@ poll_shared_answer(PollRequest *request, text *cursor, int max_rows, text **tag)
 {
 	PollAnswer	answer;
 	Shared		self = {
-		.use = {.max_age = Max(MAX_AGE, poll_cache_ttl * 1000L),.is_good = is_good,.make = make},
+		.use = {.max_age = MAX_AGE,.is_good = is_good,.make = make},
 		.request = request,
 		.cursor = cursor,
 		.max_rows = max_rows,
@@ -283,5 +368,7 @@ poll_shared_answer(PollRequest *request, text *cursor, int max_rows, text **tag)
 		*tag = answer_tag(&answer);
 		return answer;
 	}
+	if (poll_cache_ttl > 0 && !RecoveryInProgress())
+		self.horizon = get_horizon();
 	return take(&self, poll_cache_get(&self.use)->data, tag);
 }

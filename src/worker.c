@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "cache.h"
 #include "catalog.h"
 #include "shmem.h"
 #include "tick.h"
@@ -127,6 +128,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
 		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	poll_cache_note_command(node);
+	if (commits)
+		poll_cache_catalogs_changed();
 	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
 	{
 		poll_worker_at_commit();
