@@ -77,6 +77,11 @@
 /* no content may take more than this part of the area */
 #define MAX_PART		4
 
+/* a process keeps so much memory for copies */
+#define MAX_KEPT		(1024 * 1024)
+
+#define LARGE_CHUNK		(512 * 1024)
+
 #define MIN_SMALL		256
 #define MAX_SMALL		8192
 
@@ -110,13 +115,19 @@ typedef struct Cache
 	pg_atomic_uint64 bytes;
 } Cache;
 
-/* A copy of what was found. */
-typedef struct Found
+/*
+ * A copy of what was found.  Its memory is kept from one to the next: getting it from
+ * the system and giving it back costs more than the copy.
+ */
+struct PollCached
 {
+	MemoryContext context;		/* of this, and of: */
 	StringInfoData content;
 	uint64		begun;			/* 0: nothing was found */
 	uint64		cost;
-} Found;
+};
+
+typedef struct PollCached Found;
 
 typedef enum Turn
 {
@@ -131,6 +142,7 @@ static void *area_place;
 static dsa_area *area = NULL;
 static LWLockPadded *locks;
 
+static Found *kept = NULL;
 static bool command_noted = false;	/* this transaction has changed the catalogs */
 
 PG_FUNCTION_INFO_V1(poll_ext_cache_counters);
@@ -216,6 +228,13 @@ attach(void)
 
 	if (area != NULL)
 		return;
+
+	/*
+	 * An answer is copied several times on its way out, and malloc would give
+	 * that memory back to the system after each one, which takes longer than
+	 * all the rest.  glibc keeps more once something larger was freed.
+	 */
+	pfree(palloc(LARGE_CHUNK));
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	area = dsa_attach_in_place(area_place, NULL);
 	dsa_pin_mapping(area);
@@ -644,16 +663,49 @@ is_good(PollCacheUse *use, const Found *found, uint64 arrival)
 		 use->is_good(use, found->content.data));
 }
 
-StringInfo
+static Found *
+create_found(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poll_ext cached", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Found	   *found = palloc0(sizeof(Found));
+
+	found->context = context;
+	initStringInfo(&found->content);
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+const char *
+poll_cached_content(const PollCached *found)
+{
+	return found->content.data;
+}
+
+void
+poll_cached_free(PollCached *found)
+{
+	if (kept != NULL || found->content.maxlen > MAX_KEPT)
+		MemoryContextDelete(found->context);
+	else
+	{
+		MemoryContextSetParent(found->context, TopMemoryContext);
+		kept = found;
+	}
+}
+
+PollCached *
 poll_cache_get(PollCacheUse *use)
 {
-	Found	   *found = palloc0(sizeof(Found));
+	Found	   *found = kept ? kept : create_found();
 	uint64		generation = poll_catalog_generation();
 	uint64		arrival = poll_cache_now();
 	uint64		deadline = arrival + PATIENCE;
 
+	/* SQL may run, and an error frees it */
+	kept = NULL;
+	MemoryContextSetParent(found->context, CurrentMemoryContext);
 	attach();
-	initStringInfo(&found->content);
 	for (;;)
 	{
 		Turn		turn;
@@ -665,7 +717,7 @@ poll_cache_get(PollCacheUse *use)
 			if (!is_due(found, use->max_age) || take_turn(&use->key, found->begun, 0) != TURN_MAKE)
 			{
 				pg_atomic_fetch_add_u64(&cache->hits, 1);
-				return &found->content;
+				return found;
 			}
 			turn = TURN_MAKE;
 		}
@@ -676,7 +728,7 @@ poll_cache_get(PollCacheUse *use)
 		else if (turn == TURN_ALONE)
 			(void) make(use, &found->content);
 		if (turn != TURN_LOOK)
-			return &found->content;
+			return found;
 	}
 }
 

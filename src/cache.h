@@ -59,8 +59,11 @@ extern PollCacheKey poll_cache_key_end(StringInfo buf);
 
 /*
  * The content, from the cache or made.  One makes it, others wait, for a moment
- * at most.
+ * at most.  To be freed soon.
  */
-extern StringInfo poll_cache_get(PollCacheUse *use);
+typedef struct PollCached PollCached;
+extern PollCached *poll_cache_get(PollCacheUse *use);
+extern const char *poll_cached_content(const PollCached *cached);
+extern void poll_cached_free(PollCached *cached);
 
 #endif							/* POLL_CACHE_H */

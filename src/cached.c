@@ -186,7 +186,7 @@ result_in(const Cached *self, const char *content)
 	int64		size;
 
 	memcpy(&size, src, sizeof(size));
-	return size == 0 ? NULL : (Jsonb *) (src + sizeof(size));
+	return size == 0 ? NULL : memcpy(palloc(size), src + sizeof(size), size);
 }
 
 /* False: it must not be shared. */
@@ -232,7 +232,12 @@ poll_ext_cached(PG_FUNCTION_ARGS)
 		self.request = &request;
 	}
 	if (poll_cache_usable() && make_key(&self, PG_GETARG_TEXT_PP(0)))
-		result = result_in(&self, poll_cache_get(&self.use)->data);
+	{
+		PollCached *cached = poll_cache_get(&self.use);
+
+		result = result_in(&self, poll_cached_content(cached));
+		poll_cached_free(cached);
+	}
 	else
 		(void) run(self.query, &result);
 	if (result == NULL)

@@ -245,6 +245,7 @@ is_good_horizon(PollCacheUse *use, const char *content)
 static Horizon
 get_horizon(void)
 {
+	PollCached *cached;
 	PollCacheUse use = {.max_age = poll_cache_ttl * 1000L,.is_good = is_good_horizon,.make = make_horizon};
 	StringInfoData key;
 	const char *content;
@@ -253,13 +254,16 @@ get_horizon(void)
 
 	poll_cache_key_begin(&key, 'h');
 	use.key = poll_cache_key_end(&key);
-	content = poll_cache_get(&use)->data;
+	cached = poll_cache_get(&use);
+	content = poll_cached_content(cached);
 	memcpy(&head, content, sizeof(head));
 	result.begun = head.begun;
 	result.time = head.time;
 	result.view.xmax = head.xmax;
 	result.view.nopen = head.nopen;
-	result.view.open = (uint64 *) (content + sizeof(head));
+	result.view.open = memcpy(palloc(sizeof(uint64) * Max(head.nopen, 1)), content + sizeof(head),
+							  sizeof(uint64) * head.nopen);
+	poll_cached_free(cached);
 	return result;
 }
 
@@ -353,6 +357,7 @@ PollAnswer
 poll_shared_answer(PollRequest *request, text *cursor, int max_rows, text **tag)
 {
 	PollAnswer	answer;
+	PollCached *cached;
 	Shared		self = {
 		.use = {.max_age = MAX_AGE,.is_good = is_good,.make = make},
 		.request = request,
@@ -370,5 +375,8 @@ poll_shared_answer(PollRequest *request, text *cursor, int max_rows, text **tag)
 	}
 	if (poll_cache_ttl > 0 && !RecoveryInProgress())
 		self.horizon = get_horizon();
-	return take(&self, poll_cache_get(&self.use)->data, tag);
+	cached = poll_cache_get(&self.use);
+	answer = take(&self, poll_cached_content(cached), tag);
+	poll_cached_free(cached);
+	return answer;
 }
