@@ -143,7 +143,8 @@ static dsa_area *area = NULL;
 static LWLockPadded *locks;
 
 static Found *kept = NULL;
-static bool command_noted = false;	/* this transaction has changed the catalogs */
+static bool command_noted = false;	/* this transaction has changed the
+									 * catalogs */
 
 PG_FUNCTION_INFO_V1(poll_ext_cache_counters);
 

@@ -25,8 +25,8 @@ typedef struct PollCacheUse
 	bool		(*is_good) (struct PollCacheUse *use, const char *content);
 
 	/*
-	 * Appends the content, under a snapshot of its own, and errors as it likes.
-	 * False: it is not to be kept.
+	 * Appends the content, under a snapshot of its own, and errors as it
+	 * likes. False: it is not to be kept.
 	 */
 	bool		(*make) (struct PollCacheUse *use, StringInfo content);
 } PollCacheUse;

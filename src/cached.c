@@ -89,7 +89,7 @@ depends_on_policies(SPIPlanPtr plan)
 
 	foreach(lc, SPI_plan_get_plan_sources(plan))
 		if (((CachedPlanSource *) lfirst(lc))->dependsOnRLS)
-			return true;
+		return true;
 	return false;
 }
 

@@ -296,14 +296,14 @@ make(PollCacheUse *use, StringInfo content)
 	head = (Head)
 	{
 		.time = has_horizon ? self->horizon.time : answer.time,
-		.horizon = self->horizon.begun,
-		.cursor_length = VARSIZE_ANY_EXHDR(answer.cursor),
-		.tag_length = VARSIZE_ANY_EXHDR(tag),
-		.lasting = answer.lasting,
-		.has_more = answer.has_more,
-		.behind = answer.behind,
-		.empty = answer.empty,
-		.timed = answer.timed,
+			.horizon = self->horizon.begun,
+			.cursor_length = VARSIZE_ANY_EXHDR(answer.cursor),
+			.tag_length = VARSIZE_ANY_EXHDR(tag),
+			.lasting = answer.lasting,
+			.has_more = answer.has_more,
+			.behind = answer.behind,
+			.empty = answer.empty,
+			.timed = answer.timed,
 	};
 
 	self->poll_after = answer.poll_after;
