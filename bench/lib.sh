@@ -88,6 +88,7 @@ restart_server() {
 }
 
 end_bench() {
+	stop_servers
 	if [[ $keep && -f $work/data/postmaster.pid ]]; then
 		say "process $(head -n 1 "$work/data/postmaster.pid") still serves: psql -h $work -U postgres"
 	else
@@ -116,6 +117,74 @@ describe() {
 	sql -c 'SHOW server_version' | sed 's/^/PostgreSQL /'
 	echo 'fsync, full_page_writes and autovacuum are off, shared_buffers is 1 GB'
 }
+
+# ---- servers beside that ----
+
+pids=''
+
+# start LOG COMMAND...: in the background; it ends with the benchmark
+start() { pids+=" $(as_user sh -c 'log=$1; shift; "$@" >"$log" 2>&1 & echo $!' sh "$@")"; }
+
+stop_servers() {
+	# shellcheck disable=SC2086
+	[[ ! $pids ]] || kill $pids 2>/dev/null || true
+	pids=''
+}
+
+free_port() { perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport'; }
+
+# start_gateway CONNECTION [OPTION...]: sets gateway, its address
+start_gateway() {
+	build_gateway >"$work/gateway.make" 2>&1 || { cat "$work/gateway.make"; die 'the gateway does not build'; }
+	start "$work/gateway.log" "$work/tree/gateway/poll-gateway" -d "host=$work $1" -l 127.0.0.1:0 "${@:2}"
+	for _ in {1..100}; do
+		gateway=$(sed -n 's/.*listening on //p' "$work/gateway.log")
+		[[ ! $gateway ]] || return 0
+		sleep 0.05
+	done
+	die 'the gateway does not start'
+}
+
+# polls_answered: by the gateway, so far
+polls_answered() {
+	curl -s "$gateway/metrics" | awk '/^poll_gateway_requests_total{route="poll"/ { n += $2 } END { print n + 0 }'
+}
+
+# run_nginx URL: with one worker and what standard input says of http, until that
+# address answers
+run_nginx() {
+	mkdir "$work/nginx"
+	cat >"$work/nginx.conf" <<-END
+		daemon off;
+		worker_processes 1;
+		pid $work/nginx/pid;
+		error_log $work/nginx/error.log;
+		events { worker_connections 4096; }
+		http {
+			access_log off;
+			keepalive_requests 1000000000;
+			client_body_temp_path $work/nginx/body;
+			proxy_temp_path $work/nginx/proxy;
+			fastcgi_temp_path $work/nginx/fastcgi;
+			uwsgi_temp_path $work/nginx/uwsgi;
+			scgi_temp_path $work/nginx/scgi;
+			$(cat)
+		}
+	END
+	chown -R "$user": "$work/nginx"
+	start "$work/nginx.log" /usr/sbin/nginx -p "$work/nginx" -c "$work/nginx.conf"
+	curl -s --retry 20 --retry-delay 1 --retry-connrefused -o /dev/null "$1" || die 'nginx does not start'
+}
+
+# run_wrk CONNECTIONS SECONDS [OPTION...] URL: prints requests a second
+run_wrk() {
+	wrk -t 1 -c "$1" -d "$2s" "${@:3}" >"$work/wrk.log" || die 'wrk failed'
+	! grep -q 'Socket errors' "$work/wrk.log" || die "$(grep 'Socket errors' "$work/wrk.log")"
+	sed -n 's/^Requests\/sec: *//p' "$work/wrk.log"
+}
+
+# header URL NAME [OPTION...]: its value in an answer
+header() { curl -s -D - -o /dev/null "${@:3}" "$1" | tr -d '\r' | sed -n "s/^$2: //ip"; }
 
 # sql [OPTION...]: runs -c's command or standard input
 sql() { "$bindir/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "database.h"
+#include "log.h"
 #include "options.h"
-#include "output.h"
 
 #define FIRST_DELAY		1		/* seconds before the next attempt */
 #define LAST_DELAY		30

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "log.h"
 #include "options.h"
-#include "output.h"
 
 Options		options = {
 	.max_rows = 1000,

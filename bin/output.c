@@ -1,6 +1,6 @@
 /*
  * output.c
- *		What goes out: changes, the cursor, messages.
+ *		What goes out: changes and the cursor.
  *
  * Each page of changes is written and flushed before its cursor is kept, so that
  * whoever goes on from there gets the page again if it did not get out.
@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "options.h"
 #include "output.h"
 
@@ -217,44 +217,4 @@ cursor_save(const char *cursor)
 	if (file == NULL || fprintf(file, "%s\n", cursor) < 0 || fflush(file) != 0 ||
 		fsync(fileno(file)) != 0 || fclose(file) != 0 || rename(name, options.cursor_file) != 0)
 		die("cannot write %s: %m", options.cursor_file);
-}
-
-/* ---- messages ---- */
-
-/* One line, also of libpq's messages, and nothing that a terminal obeys. */
-static void
-say_list(const char *format, va_list list)
-{
-	char		line[4096];
-	size_t		length;
-
-	vsnprintf(line, sizeof(line), format, list);
-	length = strlen(line);
-	while (length > 0 && line[length - 1] == '\n')
-		line[--length] = '\0';
-	for (char *c = line; *c; c++)
-		if ((unsigned char) *c < ' ' || *c == 127)
-			*c = ' ';
-	fprintf(stderr, PROGRAM ": %s\n", line);
-}
-
-void
-say(const char *format,...)
-{
-	va_list		list;
-
-	va_start(list, format);
-	say_list(format, list);
-	va_end(list);
-}
-
-void
-die(const char *format,...)
-{
-	va_list		list;
-
-	va_start(list, format);
-	say_list(format, list);
-	va_end(list);
-	exit(1);
 }

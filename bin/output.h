@@ -1,14 +1,12 @@
 /*
  * output.h
- *		What goes out: changes, the cursor, messages.
+ *		What goes out: changes and the cursor.
  */
 #ifndef OUTPUT_H
 #define OUTPUT_H
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define PROGRAM "polltail"
 
 /* A change, as JSON texts; key, data and version may be NULL, and feed of a reset. */
 typedef struct Change
@@ -40,11 +38,5 @@ extern char *cursor_load(void);
 
 /* Replaces it, at once or not at all. */
 extern void cursor_save(const char *cursor);
-
-/* A line on standard error.  The format may have %m, as for syslog(3). */
-extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
-
-/* The same, and the end. */
-extern void die(const char *format,...) __attribute__((format(printf, 1, 2), noreturn));
 
 #endif							/* OUTPUT_H */

@@ -4,7 +4,8 @@
  *
  *		options.c	the command line
  *		database.c	the connection, by libpq
- *		output.c	changes, the cursor, messages
+ *		output.c	changes and the cursor
+ *		log.c		messages; it is the gateway's
  *
  * One loop: poll, deliver the page, keep its cursor, wait.  The cursor counts only
  * when the page has been taken, so every change is delivered at least once.

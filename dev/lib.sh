@@ -118,8 +118,10 @@ install_packages() {
 			apt-get update -qq
 			DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 		} >"$work/apt.log" 2>&1 || { tail -n 30 "$work/apt.log"; die 'cannot install the packages'; }
-		[[ " ${missing[*]} " != *' pgbouncer '* ]] ||
-			deb-systemd-helper disable pgbouncer.service >/dev/null 2>&1 || true
+		for package in pgbouncer nginx; do
+			[[ " ${missing[*]} " != *" $package"* ]] ||
+				deb-systemd-helper disable "$package.service" >/dev/null 2>&1 || true
+		done
 		remove_policies
 	fi
 	need_server

@@ -1,6 +1,6 @@
 /*
  * log.c
- *		What the gateway says, on standard error.
+ *		What a program says, on standard error.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -14,8 +14,8 @@
 static void
 say_list(const char *format, va_list list)
 {
-	char		line[2048];
-	int			length;
+	char		line[4096];
+	size_t		length;
 
 	vsnprintf(line, sizeof(line), format, list);
 	length = strlen(line);

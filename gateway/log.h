@@ -1,11 +1,10 @@
 /*
  * log.h
- *		What the gateway says, on standard error.
+ *		What a program says, on standard error. PROGRAM, its name, is the Makefile's:
+ *		polltail (../bin) has this, too.
  */
 #ifndef LOG_H
 #define LOG_H
-
-#define PROGRAM "poll-gateway"
 
 /* A line. The format may have %m, as for syslog(3). */
 extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));

@@ -128,6 +128,29 @@ SELECT status, split_part(r.headers->>'RateLimit', ';', 2) FROM (VALUES ('{"addr
 	('{"client": "203.0.113.1/32"}'), ('{"address": "2001:db8::1"}'), ('{"address": "2001:db8::2"}'), ('{"address": "2001:db8::3"}'),
 	('{"client": "carol", "address": "203.0.113.1"}'), ('{"address": "nowhere"}')) AS v (who), poll.respond(get('feeds=messages') - 'client' || who) AS r;
 SELECT poll.drop_rate_policy('poll');
+-- what caches may share: as the setting says, unless a table has row-level security; not a POST, and no errors
+CREATE FUNCTION shared(request jsonb) RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT concat_ws(' | ', status, headers->>'Cache-Control', headers->>'RateLimit') FROM poll.respond(request)
+$$;
+SET poll_ext.public_max_age = '2 s';
+SELECT shared(get('feeds=messages')), shared(get('feeds=messages', '{"if-none-match": "*"}')), shared(get('feeds=messages') || '{"method": "HEAD"}');
+SELECT shared('{"method": "POST", "body": {"feeds": ["messages"]}}'), shared(get('feeds=messages,nonsense')), shared(get('feeds=messages&cursor=x')), shared(get('feeds=messages&cursor=' || :'old'));
+SELECT poll.track('respond_other', 'others');
+ALTER TABLE respond_other ENABLE ROW LEVEL SECURITY;
+SELECT shared(get('feeds=others')), shared(get('feeds=messages,others')), shared(get('feeds=messages&cursor=now'));
+SET row_security = off;
+SELECT shared(get('feeds=others'));
+RESET row_security;
+ALTER TABLE respond_other DISABLE ROW LEVEL SECURITY;
+SELECT shared(get('feeds=others'));
+-- nor what one client has left
+SELECT poll.set_rate_policy('poll', 2, '1 min', 'strict');
+SELECT shared(get('feeds=messages', '{}', 'dave')) FROM generate_series(1, 3);
+SELECT poll.drop_rate_policy('poll');
+RESET poll_ext.public_max_age;
+SELECT shared(get('feeds=messages'));
+SELECT poll.untrack('others');
+DROP FUNCTION shared;
 -- 503: try again in a new transaction
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT status FROM poll.respond(get('feeds=messages&cursor=now'));
@@ -144,6 +167,7 @@ COMMIT;
 CREATE ROLE respond_user;
 SET ROLE respond_user;
 SELECT poll.respond(get('feeds=messages'));
+SET poll_ext.public_max_age = 1;
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION poll.respond TO respond_user;
 SET ROLE respond_user;

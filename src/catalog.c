@@ -189,6 +189,19 @@ poll_catalog_open(Oid relid, LOCKMODE lockmode)
 	return rel;
 }
 
+Relation
+poll_catalog_open_feed(const PollFeed *feed)
+{
+	Relation	rel = try_relation_open(feed->relid, AccessShareLock);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_POLL_NOT_FOUND),
+				 errmsg("the table of a feed was dropped"),
+				 errdetail("Feed \"%s\".", NameStr(feed->name))));
+	return rel;
+}
+
 bool
 poll_catalog_exists(void)
 {

@@ -92,6 +92,9 @@ extern Oid	poll_catalog_owner(Oid relid);
  */
 extern Relation poll_catalog_open(Oid relid, LOCKMODE lockmode);
 
+/* Opens the table of a feed, to read it; errors if it was dropped. */
+extern Relation poll_catalog_open_feed(const PollFeed *feed);
+
 /* Is it poll.segment, or perhaps?  For the relcache callback. */
 extern bool poll_catalog_is_segment(Oid relid);
 

@@ -378,8 +378,8 @@ segment_times(PollLogScan *scan, int64 *times, int n, int max)
 	return n;
 }
 
-static int
-newest_first(const void *a, const void *b)
+int
+poll_log_newest_first(const void *a, const void *b)
 {
 	int64		x = *(const int64 *) a;
 	int64		y = *(const int64 *) b;
@@ -401,7 +401,7 @@ poll_log_times(PollLog *log, int64 channel, int64 *times, int max)
 		n = segment_times(scan, all, n, n + max);
 		poll_log_scan_end(scan);
 	}
-	qsort(all, n, sizeof(int64), newest_first);
+	qsort(all, n, sizeof(int64), poll_log_newest_first);
 	n = Min(n, max);
 	memcpy(times, all, sizeof(int64) * n);
 	pfree(all);

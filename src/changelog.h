@@ -111,4 +111,7 @@ extern uint64 poll_log_last(PollLog *log, int64 channel);
  */
 extern int	poll_log_times(PollLog *log, int64 channel, int64 *times, int max);
 
+/* Their order, for qsort(). */
+extern int	poll_log_newest_first(const void *a, const void *b);
+
 #endif							/* POLL_CHANGELOG_H */

@@ -23,6 +23,7 @@ int			poll_max_interval = 60000;
 int			poll_max_scan = 50000;
 int			poll_min_interval = 1000;
 int			poll_poll_cost = 2000;
+int			poll_public_max_age = 0;
 int			poll_rate_entries = 65536;
 int			poll_retention = 86400;
 int			poll_rotate_size = 1024 * 1024;
@@ -158,6 +159,19 @@ poll_guc_install(void)
 							&poll_poll_cost,
 							2000, 1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	/*
+	 * How long caches that many clients share may give one of them what
+	 * another has got.  By default none may: only whoever has made the role
+	 * that reads knows that it reads what everybody may know.  Who could set
+	 * it could make that public.
+	 */
+	DefineCustomIntVariable("poll_ext.public_max_age",
+							"Sets how long shared caches may keep answers over HTTP.",
+							"0: not at all. Answers under row-level security are never shared.",
+							&poll_public_max_age,
+							0, 0, 86400,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
 	/*
 	 * How many clients rate limits can tell apart at a time, of all databases

@@ -16,6 +16,7 @@ extern PGDLLIMPORT int poll_max_interval;	/* ms */
 extern PGDLLIMPORT int poll_max_scan;
 extern PGDLLIMPORT int poll_min_interval;	/* ms */
 extern PGDLLIMPORT int poll_poll_cost;	/* ms */
+extern PGDLLIMPORT int poll_public_max_age; /* seconds; 0 = private */
 extern PGDLLIMPORT int poll_rate_entries;
 extern PGDLLIMPORT int poll_retention;	/* seconds */
 extern PGDLLIMPORT int poll_rotate_size;	/* kB; 0 = no bound */

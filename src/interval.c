@@ -82,15 +82,6 @@ flushed_mark(const PollFeedSet *set, bool *known)
 }
 
 static int
-newest_first(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x < y) - (x > y);
-}
-
-static int
 ascending(const void *a, const void *b)
 {
 	double		x = *(const double *) a;
@@ -128,7 +119,7 @@ read_times(const PollFeedSet *set, int64 *times)
 	poll_log_close(&log);
 	PopActiveSnapshot();
 
-	qsort(all, n, sizeof(int64), newest_first);
+	qsort(all, n, sizeof(int64), poll_log_newest_first);
 	while (known < Min(n, POLL_HAZARD_GAPS + 1) && all[known] >= since)
 	{
 		times[known] = all[known];

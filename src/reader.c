@@ -312,12 +312,7 @@ reader_open(const PollFeed *feed, uint64 nulls)
 	bool		rls;
 
 	/* the lock also brings the invalidations of all that happened before */
-	rel = try_relation_open(feed->relid, AccessShareLock);
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_NOT_FOUND),
-				 errmsg("the table of a feed was dropped"),
-				 errdetail("Feed \"%s\".", NameStr(feed->name))));
+	rel = poll_catalog_open_feed(feed);
 	check_as_of_snapshot(rel);
 
 	if (readers == NULL)

@@ -159,7 +159,11 @@ begin_poll(PollRespond *self)
 	task->max_rows = http->max_rows;
 	task->client = http->client;
 	task->refuse_behind = true;
-	task->if_none_match = strcmp(http->method, "POST") == 0 ? NULL : http->if_none_match;
+	if (strcmp(http->method, "POST") != 0)
+	{
+		task->if_none_match = http->if_none_match;
+		task->response.max_age = poll_public_max_age;
+	}
 	poll_response_begin(task, http->feeds, http->scope, http->since);
 	(void) finish_refusal(&task->response);
 }

@@ -10,6 +10,12 @@
  * while nothing happens; so it is a weak one.  A hash of the cursors would be
  * less work, but what a caller sees may change without a change in the feed: by
  * a policy, a membership, a setting.
+ *
+ * A cache that many clients share may keep an answer if poll_ext.public_max_age
+ * says so for the role that reads, and no table has row-level security, with which
+ * not even one role always sees the same.  The word "public" is left out on
+ * purpose: it would allow sharing also where a request had an Authorization (RFC
+ * 9111, 3.5).  What one client has left of its quota is not in such an answer.
  */
 #include "postgres.h"
 
@@ -17,6 +23,7 @@
 
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/rls.h"
 
 #include "etag.h"
 #include "rate.h"
@@ -51,7 +58,8 @@ void
 poll_response_validator(PollResponse *response, text *tag, const char *vary)
 {
 	poll_response_header(response, "ETag", text_to_cstring(tag));
-	poll_response_header(response, "Cache-Control", "private, no-cache");
+	poll_response_header(response, "Cache-Control", response->max_age == 0 ? "private, no-cache" :
+						 psprintf("max-age=%d, stale-while-revalidate=%d", response->max_age, response->max_age));
 	poll_response_header(response, "Vary", vary);
 }
 
@@ -93,7 +101,7 @@ poll_response_rate(PollResponse *response, text *client, const char *endpoint,
 		return true;
 	rate = poll_rate_check(VARDATA_ANY(client), VARSIZE_ANY_EXHDR(client),
 						   endpoint, endpoint_length, 1, peek);
-	if (rate.policy == NULL || (peek && rate.allowed))
+	if (rate.policy == NULL || (rate.allowed && (peek || response->max_age > 0)))
 		return true;
 
 	name = NameStr(rate.policy->name);
@@ -130,11 +138,26 @@ set_status(PollTask *task, int status, const PollAnswer *answer)
 							 psprintf("%.0f", Max(rint(answer->poll_after), 1)));
 }
 
+/*
+ * Should it be switched on a moment later, what is left of the rows is less than
+ * what everybody could see a moment ago.
+ */
+static bool
+has_row_security(const PollFeedSet *set)
+{
+	for (int i = 0; i < set->n; i++)
+		if (check_enable_rls(set->members[i].feed.relid, InvalidOid, true) != RLS_NONE)
+			return true;
+	return false;
+}
+
 void
 poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope, const TimestampTz *since)
 {
 	poll_check_max_rows(task->max_rows);
 	poll_request_init(&task->request, feeds, scope, task->cursor, since);
+	if (task->response.max_age > 0 && has_row_security(task->request.set))
+		task->response.max_age = 0;
 	(void) check_rate(task, true);
 }
 

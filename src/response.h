@@ -20,6 +20,8 @@ typedef struct PollResponse
 	List	   *headers;		/* names and values in turn, char * */
 	text	   *body;			/* or NULL */
 	int64		retry_after;	/* of a 429: seconds to wait, at least one */
+	int			max_age;		/* seconds for which caches may give it to
+								 * others; 0: not at all */
 } PollResponse;
 
 extern void poll_response_header(PollResponse *response, const char *name, const char *value);
@@ -39,8 +41,8 @@ extern void poll_response_validator(PollResponse *response, text *tag, const cha
 
 /*
  * May the client (NULL: nobody is counted) ask now?  If not, the status is 429.
- * If there is a limit, the headers say so; of a peek, which spends nothing, only
- * if the answer is no.
+ * If there is a limit, the headers say so; of a peek, which spends nothing, and of
+ * a response that others may get, only if the answer is no.
  */
 extern bool poll_response_rate(PollResponse *response, text *client, const char *endpoint,
 							   Size endpoint_length, bool peek);
@@ -61,7 +63,7 @@ typedef struct PollTask
 
 /*
  * Checks the request, and whether the client has anything left to spend: if not,
- * that is the response.
+ * that is the response.  Its max_age becomes 0 if row-level security applies.
  */
 extern void poll_response_begin(PollTask *task, ArrayType *feeds, Jsonb *scope,
 								const TimestampTz *since);

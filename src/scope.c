@@ -84,12 +84,7 @@ poll_scope_of_request(StringInfo buf, const PollFeed *feed, Jsonb *object, List 
 	uint32		types = 0;
 
 	poll_catalog_lists(feed->id, &columns, &scope);
-	rel = try_relation_open(feed->relid, AccessShareLock);
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_POLL_NOT_FOUND),
-				 errmsg("the table of a feed was dropped"),
-				 errdetail("Feed \"%s\".", NameStr(feed->name))));
+	rel = poll_catalog_open_feed(feed);
 	foreach(lc, scope)
 	{
 		char	   *name = lfirst(lc);

@@ -39,42 +39,15 @@ $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
 my @gateways = map { start_gateway($_, '-c', 3) } $node, $standby;
 my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
 
-# One request; true if there was something new.  A connection may have been
-# closed meanwhile, so each has its own.
-sub http_poll
-{
-	my ($client, $gateway) = @_;
-	my $mirror = $client->{mirror};
-	my $max_rows = rand() < 0.7 ? 100 : log_uniform(1000);
-	my $path = "/poll?feeds=items&max_rows=$max_rows" . (defined $mirror->{cursor} ? "&cursor=$mirror->{cursor}" : '');
-	my $tag = $client->{tags}{$path};
-	my $answer = $gateway->get($path, defined $tag ? ('If-None-Match' => $tag) : ());
-
-	$client->{status}{ $answer->{status} }++;
-	if ($answer->{status} == 200)
-	{
-		my $before = $mirror->{delivered};
-		my $page = decode_json($answer->{body});
-
-		$client->{tags} = {} if $page->{cursor} ne ($mirror->{cursor} // '');
-		$client->{tags}{$path} = $answer->{headers}{etag};
-		$mirror->take_page($page, $max_rows);
-		return $page->{has_more} || $mirror->{delivered} > $before;
-	}
-	return 1 if $answer->{status} == 503 && $answer->{headers}{'retry-after'} eq '1';
-	$mirror->fault("status $answer->{status}: $answer->{body}") if $answer->{status} != 304;
-	return 0;
-}
-
 sub http_poller
 {
 	my ($number) = @_;
-	my $client = { mirror => PollMirror->new('items'), tags => {}, status => {} };
+	my $client = http_mirror('items');
 
 	srand($seed + 200 + $number);
 	while (!-e $stop_file)
 	{
-		http_poll($client, $gateways[ rand 2 ]);
+		http_poll($client, $gateways[ rand 2 ], rand() < 0.7 ? 100 : log_uniform(1000));
 		$client->{mirror}->restart if rand() < 0.002;
 		sleep rand(0.02);
 	}
@@ -83,7 +56,7 @@ sub http_poller
 	{
 		foreach (1 .. 1000)
 		{
-			last if !http_poll($client, $gateway);
+			last if !http_poll($client, $gateway, 100);
 			sleep 0.01;
 		}
 	}

@@ -55,14 +55,9 @@ sub lines { return split /\n/, content($_[0]{out}); }
 # Waits for its end, 20 seconds if not told otherwise.  Its exit code; -1 if it was killed.
 sub finish
 {
-	my ($self, $seconds) = @_;
+	my $status = wait_for_end(@_);
+	my ($self) = @_;
 
-	local $SIG{ALRM} = sub { kill 'KILL', $self->{pid} };
-	alarm($seconds // 20);
-	waitpid $self->{pid}, 0;
-	my $status = $?;
-	alarm 0;
-	$self->{pid} = undef;
 	unlike(content($self->{err}), qr/Sanitizer|runtime error/, 'no sanitizer complains');
 	return $status & 127 ? -1 : $status >> 8;
 }

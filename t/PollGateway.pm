@@ -11,7 +11,7 @@ use PollTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(start_gateway skip_without_gateway rss);
+our @EXPORT = qw(start_gateway skip_without_gateway rss http_mirror http_poll);
 
 my $program = 'gateway/poll-gateway';
 my $started = 0;
@@ -35,27 +35,12 @@ sub rss
 sub start_gateway
 {
 	my ($node, @options) = @_;
-	my $log = sprintf '%s/gateway_%d.log', PostgreSQL::Test::Utils::tempdir(), $started++;
-	my $self = bless { log => $log }, __PACKAGE__;
+	# without the memory that it keeps back to find errors
+	local $ENV{ASAN_OPTIONS} = 'quarantine_size_mb=1:malloc_context_size=5:detect_leaks=1';
 
-	$self->{pid} = fork() // die "fork: $!";
-	if ($self->{pid} == 0)
-	{
-		open STDERR, '>', $log;
-		# without the memory that it keeps back to find errors
-		local $ENV{ASAN_OPTIONS} = 'quarantine_size_mb=1:malloc_context_size=5:detect_leaks=1';
-		exec $program, '-d', sprintf('host=%s port=%d dbname=postgres', $node->host, $node->port),
-		  '-l', '127.0.0.1:0', @options;
-	}
-	end_with_test($self);
-	foreach (1 .. 200)
-	{
-		($self->{port}) = $self->log =~ /listening on .*:(\d+)$/m;
-		last if $self->{port};
-		select undef, undef, undef, 0.05;
-	}
-	die "the gateway does not start:\n" . $self->log if !$self->{port};
-	return $self;
+	return start_program(sprintf('%s/gateway_%d.log', PostgreSQL::Test::Utils::tempdir(), $started++),
+		sub { bless $_[0]; ($_[0]{port}) = $_[0]->log =~ /listening on .*:(\d+)$/m },
+		$program, '-d', sprintf('host=%s port=%d dbname=postgres', $node->host, $node->port), '-l', '127.0.0.1:0', @options);
 }
 
 sub log { return -e $_[0]{log} ? slurp_file($_[0]{log}) : ''; }
@@ -146,19 +131,59 @@ sub metric
 	return ($self->get('/metrics')->{body} =~ /^\Q$name\E (\S+)$/m)[0];
 }
 
+# How many polls it has answered
+sub polls
+{
+	my ($self) = @_;
+	my $metrics = $self->get('/metrics')->{body};
+	my $sum = 0;
+
+	$sum += $1 while $metrics =~ /^poll_gateway_requests_total\{route="poll",\S+ (\d+)$/mg;
+	return $sum;
+}
+
+# A mirror of a feed over HTTP, which knows the tags that go with its cursor, and how
+# many answers of each {status} it has got.
+sub http_mirror
+{
+	my ($feed) = @_;
+
+	return { feed => $feed, mirror => PollMirror->new($feed), tags => {}, status => {} };
+}
+
+# One request of it, to a gateway; true if there was something new.  A connection may
+# have been closed meanwhile, so each has its own.
+sub http_poll
+{
+	my ($client, $gateway, $max_rows) = @_;
+	my $mirror = $client->{mirror};
+	my $path = "/poll?feeds=$client->{feed}&max_rows=$max_rows" . (defined $mirror->{cursor} ? "&cursor=$mirror->{cursor}" : '');
+	my $tag = $client->{tags}{$path};
+	my $answer = $gateway->get($path, defined $tag ? ('If-None-Match' => $tag) : ());
+
+	$client->{status}{ $answer->{status} }++;
+	if ($answer->{status} == 200)
+	{
+		my $before = $mirror->{delivered};
+		my $page = decode_json($answer->{body});
+
+		$client->{tags} = {} if $page->{cursor} ne ($mirror->{cursor} // '');
+		$client->{tags}{$path} = $answer->{headers}{etag};
+		$mirror->take_page($page, $max_rows);
+		return $page->{has_more} || $mirror->{delivered} > $before;
+	}
+	return 1 if $answer->{status} == 503 && $answer->{headers}{'retry-after'} eq '1';
+	$mirror->fault("status $answer->{status}: $answer->{body}") if $answer->{status} != 304;
+	return 0;
+}
+
 # Stops it, if it was not told to stop; it must end well, in that many seconds.
 sub stop
 {
 	my ($self, $seconds, $told) = @_;
 
 	kill 'TERM', $self->{pid} if !$told;
-	local $SIG{ALRM} = sub { kill 'KILL', $self->{pid} };
-	alarm($seconds // 20);
-	waitpid $self->{pid}, 0;
-	my $status = $?;
-	alarm 0;
-	$self->{pid} = undef;
-	is($status, 0, 'the gateway ends well');
+	is(wait_for_end($self, $seconds), 0, 'the gateway ends well');
 	unlike($self->log, qr/Sanitizer|runtime error/, 'and no sanitizer complains');
 	return;
 }

@@ -27,11 +27,10 @@ sub start_pooler
 {
 	my ($node, $sessions) = @_;
 	my $folder = PostgreSQL::Test::Utils::tempdir_short();
-	my $self = bless { folder => $folder, log => PostgreSQL::Test::Utils::tempdir() . '/pgbouncer.log' }, __PACKAGE__;
 	my $user = getpwuid $<;
 
 	append_to_file("$folder/users", qq("$user" ""\n));
-	append_to_file("$folder/ini", sprintf <<'INI', $node->host, $node->port, $folder, $self->port, $folder, $sessions);
+	append_to_file("$folder/ini", sprintf <<'INI', $node->host, $node->port, $folder, port(), $folder, $sessions);
 [databases]
 postgres = host=%s port=%d
 [pgbouncer]
@@ -46,21 +45,10 @@ max_client_conn = 100
 # sessions come and go
 server_lifetime = 3
 INI
-	$self->{pid} = fork() // die "fork: $!";
-	if ($self->{pid} == 0)
-	{
-		open STDOUT, '>', $self->{log};
-		open STDERR, '>&', \*STDOUT;
-		exec $program, "$folder/ini";
-		exit 1;
-	}
-	end_with_test($self);
-	foreach (1 .. 200)
-	{
-		return $self if -S "$folder/.s.PGSQL." . $self->port;
-		select undef, undef, undef, 0.05;
-	}
-	die "pgbouncer does not start:\n" . slurp_file($self->{log});
+	my $self = start_program(PostgreSQL::Test::Utils::tempdir() . '/pgbouncer.log',
+		sub { -S "$folder/.s.PGSQL." . port() }, $program, "$folder/ini");
+	$self->{folder} = $folder;
+	return bless $self;
 }
 
 sub host { return $_[0]{folder}; }
@@ -71,8 +59,7 @@ sub stop
 	my ($self) = @_;
 
 	kill 'INT', $self->{pid};
-	waitpid $self->{pid}, 0;
-	$self->{pid} = undef;
+	wait_for_end($self);
 	return;
 }
 

@@ -19,7 +19,7 @@ use Test::More;
 
 our @EXPORT = qw(
   new_node connect_to fetch_value wait_for decode_json peak_memory
-  start_child finish_children end_with_test
+  start_child finish_children start_program wait_for_end end_with_test
   random_seed log_uniform table_rows feed_rows differences
 );
 
@@ -211,13 +211,54 @@ my @programs;
 # A program, by its {pid}, ends when the test does.
 sub end_with_test { push @programs, @_; return; }
 
+# Runs a program until the test ends.  What it says is in {log}, a file.  Waits until
+# the function, which gets the program, returns true.
+sub start_program
+{
+	my ($log, $ready, @command) = @_;
+	my $self = { log => $log };
+
+	$self->{pid} = fork() // die "fork: $!";
+	if ($self->{pid} == 0)
+	{
+		# with its children
+		setpgrp;
+		open STDOUT, '>', $log;
+		open STDERR, '>&', \*STDOUT;
+		exec @command or POSIX::_exit(1);
+	}
+	$self->{group} = 1;
+	end_with_test($self);
+	foreach (1 .. 200)
+	{
+		return $self if $ready->($self);
+		select undef, undef, undef, 0.05;
+	}
+	die "$command[0] does not start:\n" . (-e $log ? slurp_file($log) : '');
+}
+
+# Waits for the end of a program, 20 seconds if not told otherwise.  Its status, as in
+# $?; that of SIGKILL if it had to be killed.
+sub wait_for_end
+{
+	my ($self, $seconds) = @_;
+
+	local $SIG{ALRM} = sub { kill 'KILL', $self->{pid} };
+	alarm($seconds // 20);
+	waitpid $self->{pid}, 0;
+	my $status = $?;
+	alarm 0;
+	$self->{pid} = undef;
+	return $status;
+}
+
 END
 {
 	# not in children, and without a change of the exit code
 	my $code = $?;
 	foreach (grep { $_->{pid} && getppid() != $_->{pid} } @programs)
 	{
-		kill 'KILL', $_->{pid};
+		kill 'KILL', $_->{group} ? -$_->{pid} : $_->{pid};
 		waitpid $_->{pid}, 0;
 	}
 	$? = $code;
