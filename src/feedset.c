@@ -242,7 +242,7 @@ resolve(const PollSelection *selection)
 					 errmsg("unknown feed"),
 					 errdetail("There is no feed \"%s\", or you may not read its table.", names[i]),
 					 errhint("The feeds that you may read are in the view poll.feeds.")));
-		member->row_security = check_enable_rls(member->feed.relid, InvalidOid, true) == RLS_ENABLED;
+		member->row_security = check_enable_rls(member->feed.relid, InvalidOid, true);
 		member->streams[member->nstreams++].channel = member->feed.id;
 		if (member->feed.scoped)
 		{

@@ -146,7 +146,7 @@ static bool
 has_row_security(const PollFeedSet *set)
 {
 	for (int i = 0; i < set->n; i++)
-		if (check_enable_rls(set->members[i].feed.relid, InvalidOid, true) != RLS_NONE)
+		if (set->members[i].row_security != RLS_NONE)
 			return true;
 	return false;
 }

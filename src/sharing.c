@@ -26,6 +26,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "utils/builtins.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
@@ -155,7 +156,7 @@ poll_sharing_add_feeds(StringInfo key, const PollFeedSet *set)
 	{
 		const PollMember *member = &set->members[i];
 
-		if (member->row_security && poll_cache_claims[0] == '\0')
+		if (member->row_security == RLS_ENABLED && poll_cache_claims[0] == '\0')
 			return false;
 		appendBinaryStringInfo(key, (const char *) &member->feed.id, sizeof(member->feed.id));
 		appendBinaryStringInfo(key, (const char *) &member->feed.stamp, sizeof(member->feed.stamp));

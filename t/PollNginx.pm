@@ -61,7 +61,9 @@ sub stop
 
 	kill 'TERM', $self->{pid};
 	is(wait_for_end($self), 0, 'nginx ends well');
-	unlike($self->log, qr/\[(alert|emerg|crit)\]/, 'and had no trouble');
+	# a file that is replaced by one with a longer header just before it is read is a miss
+	my $trouble = join "\n", grep { !/has too long header/ } $self->log =~ /^(.*\[(?:alert|emerg|crit)\].*)$/mg;
+	is($trouble, '', 'and had no trouble');
 	return;
 }
 
