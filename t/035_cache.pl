@@ -173,9 +173,19 @@ $_->{db}->do('SET poll_ext.cache_ttl = 0') foreach @clients;
 take_answer($_->{mirror}, $_->{db}, 1000) foreach @clients;
 check_mirrors($db, map { $_->{mirror}->report } @clients);
 
-# ---- times ----
+# ---- what was open ----
 
 $db->do("INSERT INTO items SELECT i, 0, 'a' FROM generate_series(1, 50) AS i");
+my $cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+$open->begin_work;
+$open->do('UPDATE items SET v = 1 WHERE id = 7');
+$db->do('UPDATE items SET v = 1 WHERE id = 8');
+is(join(' ', map { $_->{key}{id} } @{ respond($db, "feeds=items&cursor=$cursor")->{page}{changes}{items} }), 8, 'an answer while somebody has not committed');
+$open->commit;
+is(join(' ', sort map { $_->{key}{id} } @{ respond($db, "feeds=items&cursor=$cursor")->{page}{changes}{items} }), '7 8', 'is not shared when he has');
+
+# ---- times ----
+
 my $since = fetch_value($db, q(SELECT to_json(clock_timestamp())#>>'{}'));
 sleep 1.2;
 $db->do('UPDATE items SET v = 1 WHERE id = 5');
@@ -185,7 +195,7 @@ is("$counted->{misses} $counted->{hits}", '1 2', 'a time of the same second is t
 my $session = $clients[0]{db};
 $session->do(q(SET poll_ext.cache_ttl = '60 s'));
 begin_period();
-my $cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
+$cursor = fetch_value($db, q(SELECT poll.current_cursor('{items}')));
 $db->do('UPDATE items SET v = 2 WHERE id = 5');
 my $answer = respond($session, "feeds=items&cursor=$cursor");
 $db->do('UPDATE items SET v = 3 WHERE id = 6');
