@@ -23,6 +23,7 @@
  *		src/rows.c		the functions that return a row per change
  *		src/interval.c	how long to wait until the next poll
  *		src/wait.c		poll.wait(): until there is something to poll
+ *		src/suspend.c	one session that waits for all clients of a gateway
  *		src/waiters.c	who waits, in shared memory, and who wakes them
  *
  * One answer for many:

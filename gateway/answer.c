@@ -135,40 +135,62 @@ error_answer(const PGresult *result, bool reveal)
 
 /* ---- rows ---- */
 
-static void
-clear_result(void *result)
+Result *
+answer_result(PGresult *result)
 {
-	PQclear(result);
+	Result	   *shared = malloc(sizeof(Result));
+
+	if (shared == NULL)
+		die("out of memory");
+	shared->result = result;
+	shared->users = 1;
+	return shared;
+}
+
+void
+answer_release(Result *result)
+{
+	if (--result->users > 0)
+		return;
+	PQclear(result->result);
+	free(result);
+}
+
+static void
+release(void *result)
+{
+	answer_release(result);
 }
 
 /* A column as the body, which stays in the result. */
 static Answer
-column_answer(PGresult *result, int status, int column)
+column_answer(Result *shared, int status, int row, int column)
 {
-	Answer		answer = {.status = status,.size = PQgetlength(result, 0, column)};
+	PGresult   *result = shared->result;
+	Answer		answer = {.status = status,.size = PQgetlength(result, row, column)};
 
 	answer.response = MHD_create_response_from_buffer_with_free_callback_cls(answer.size,
-																			 PQgetvalue(result, 0, column),
-																			 clear_result, result);
-	if (answer.response == NULL)
-		PQclear(result);
+																			 PQgetvalue(result, row, column),
+																			 release, shared);
+	if (answer.response != NULL)
+		shared->users++;
 	return answer;
 }
 
-/* Is it the one row that was to come?  If not, the answer says so. */
+/* Are there such rows?  If not, the answer says so. */
 static bool
-is_row(PGresult *result, int columns, bool reveal, Answer *answer)
+has_row(const PGresult *result, int row, int columns, bool reveal, Answer *answer)
 {
-	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && PQnfields(result) == columns)
+	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) > row && PQnfields(result) == columns)
 		return true;
 	*answer = error_answer(result, reveal);
-	PQclear(result);
 	return false;
 }
 
 Answer
-answer_row(PGresult *result)
+answer_row(Result *shared, int row)
 {
+	PGresult   *result = shared->result;
 	Answer		answer;
 	json_t	   *headers,
 			   *value;
@@ -178,10 +200,10 @@ answer_row(PGresult *result)
 	 * an error of poll.respond() comes from a policy or a type, and may tell
 	 * of rows
 	 */
-	if (!is_row(result, 3, false, &answer))
+	if (!has_row(result, row, 3, false, &answer))
 		return answer;
-	headers = json_loads(PQgetvalue(result, 0, 1), 0, NULL);
-	answer = column_answer(result, atoi(PQgetvalue(result, 0, 0)), 2);
+	headers = json_loads(PQgetvalue(result, row, 1), 0, NULL);
+	answer = column_answer(shared, atoi(PQgetvalue(result, row, 0)), row, 2);
 #if MHD_VERSION >= 0x00097701
 	if (answer.status == MHD_HTTP_NOT_MODIFIED && answer.response != NULL)
 		MHD_set_response_options(answer.response, MHD_RF_HEAD_ONLY_RESPONSE, MHD_RO_END);
@@ -193,20 +215,19 @@ answer_row(PGresult *result)
 }
 
 Answer
-answer_value(PGresult *result)
+answer_value(Result *shared)
 {
 	Answer		answer;
 
-	if (!is_row(result, 1, true, &answer))
+	if (PQntuples(shared->result) > 1)
+		return error_answer(shared->result, true);
+	if (!has_row(shared->result, 0, 1, true, &answer))
 		return answer;
-	if (PQgetisnull(result, 0, 0))
-	{
-		PQclear(result);
+	if (PQgetisnull(shared->result, 0, 0))
 		answer = answer_text(MHD_HTTP_OK, "application/json", "null");
-	}
 	else
 	{
-		answer = column_answer(result, MHD_HTTP_OK, 0);
+		answer = column_answer(shared, MHD_HTTP_OK, 0, 0);
 		answer_header(&answer, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
 	}
 	answer_header(&answer, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");

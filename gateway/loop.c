@@ -35,6 +35,14 @@ loop_watch(Source *source, uint32_t events)
 }
 
 void
+loop_unwatch(Source *source)
+{
+	if (source->watched != 0 && epoll_ctl(epoll, EPOLL_CTL_DEL, source->fd, NULL) != 0)
+		die("cannot stop to wait for a file: %m");
+	source->watched = 0;
+}
+
+void
 loop_wait(int timeout)
 {
 	struct epoll_event events[EVENTS];

@@ -23,6 +23,8 @@ extern void loop_init(void);
 /* events: those of epoll(7). Called again, it changes them. */
 extern void loop_watch(Source *source, uint32_t events);
 
+extern void loop_unwatch(Source *source);
+
 /* Waits at most that long, in milliseconds, and calls those that are ready. */
 extern void loop_wait(int timeout);
 

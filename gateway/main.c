@@ -6,6 +6,7 @@
  *		server.c	connections of clients and their requests, by libmicrohttpd
  *		routes.c	what there is under which path
  *		client.c	who a client is
+ *		wait.c		clients that wait for news
  *		pool.c		connections to the database, by libpq
  *		answer.c	what goes back
  *		files.c		static files
@@ -29,6 +30,7 @@
 #include "pool.h"
 #include "routes.h"
 #include "server.h"
+#include "wait.h"
 
 #define TICK		100			/* ms between looks at what takes too long */
 #define GRACE		1000		/* ms to send the last answers */
@@ -46,6 +48,7 @@ signalled(Source *source, uint32_t events)
 		die("ended at once by a second signal");
 	stopping = true;
 	server_quiesce();
+	wait_stop();
 }
 
 static void
@@ -79,6 +82,7 @@ run(bool busy, int64_t end)
 		if (loop_now() >= next_tick)
 		{
 			pool_tick();
+			wait_tick();
 			server_tick();
 			next_tick = loop_now() + TICK;
 		}

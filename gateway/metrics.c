@@ -8,6 +8,7 @@
 
 #include "metrics.h"
 #include "pool.h"
+#include "wait.h"
 
 #define MAX_STATUS	600
 #define BUCKETS		13
@@ -91,6 +92,9 @@ print_pool(FILE *out)
 	fprintf(out, "poll_gateway_database_connections{state=\"busy\"} %d\n", pool.busy);
 	fprintf(out, "poll_gateway_database_connections{state=\"down\"} %d\n", pool.down);
 	print_gauge(out, "waiting", "Requests that wait for a connection to the database.", pool.waiting);
+	print_gauge(out, "waiting_clients", "Polls that wait for news.", wait_count());
+	print_family(out, "asked_again", "counter", "Polls that were asked again, after a wait.");
+	fprintf(out, "poll_gateway_asked_again_total %" PRIu64 "\n", wait_asked_again());
 	print_family(out, "database_failures", "counter", "Connections to the database lost or not obtained.");
 	fprintf(out, "poll_gateway_database_failures_total %" PRIu64 "\n", pool.lost);
 }

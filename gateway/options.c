@@ -20,6 +20,7 @@ Options		options = {
 	.max_body = 64 * 1024,
 	.max_headers = 16 * 1024,
 	.max_sending = 256,
+	.max_wait = 25 * 1000,
 	.timeout = 10 * 1000,
 	.client_timeout = 60 * 1000
 };
@@ -53,6 +54,7 @@ static const char help[] =
 "      --max-body=BYTES         of a request (65536)\n"
 "      --max-sending=MB         of answers that are not taken yet; with more, the client\n"
 "                               that has had the longest for that is cut off (256)\n"
+"      --max-wait=SECONDS       that a poll may wait for news; 0: none does (25)\n"
 "      --client-timeout=SECONDS for a request to arrive, and for an answer to be\n"
 "                               taken; also of a connection without one (60)\n"
 "\n"
@@ -67,6 +69,7 @@ enum
 	MAX_HEADERS,
 	MAX_BODY,
 	MAX_SENDING,
+	MAX_WAIT,
 	CLIENT_TIMEOUT
 };
 
@@ -83,6 +86,7 @@ static const struct option names[] = {
 	{"max-headers", required_argument, NULL, MAX_HEADERS},
 	{"max-body", required_argument, NULL, MAX_BODY},
 	{"max-sending", required_argument, NULL, MAX_SENDING},
+	{"max-wait", required_argument, NULL, MAX_WAIT},
 	{"client-timeout", required_argument, NULL, CLIENT_TIMEOUT},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, 'V'},
@@ -156,6 +160,9 @@ read_option(int option)
 			break;
 		case MAX_SENDING:
 			options.max_sending = number("max-sending", 1, 1024 * 1024);
+			break;
+		case MAX_WAIT:
+			options.max_wait = number("max-wait", 0, 25) * 1000;
 			break;
 		case CLIENT_TIMEOUT:
 			options.client_timeout = number("client-timeout", 1, 3600) * 1000;

@@ -24,6 +24,7 @@ typedef struct Options
 	int			max_body;		/* bytes */
 	int			max_headers;	/* bytes */
 	int			max_sending;	/* MB */
+	int			max_wait;		/* ms */
 	int			timeout;		/* ms */
 	int			client_timeout; /* ms */
 } Options;

@@ -61,7 +61,9 @@ static int	statement_timeout;	/* ms */
 static bool stopped;
 
 static Database *databases;
-static int	database_count;
+static int	database_count;		/* without the one for the job that waits, which is
+								 * the last */
+static Job *waiting_job;
 static bool failing;			/* the last attempt to connect has failed */
 static bool complained;			/* of that; said once until all are open */
 static bool connected;			/* said, and not lost since */
@@ -161,6 +163,12 @@ connect_database(Database *database)
 
 /* ---- jobs ---- */
 
+static bool
+is_for_waiting(const Database *database)
+{
+	return database == &databases[database_count];
+}
+
 static Job *
 next_job(void)
 {
@@ -223,11 +231,22 @@ flush(Database *database)
 		loop_watch(&database->source, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+static Job *
+job_for(const Database *database)
+{
+	Job		   *job = waiting_job;
+
+	if (!is_for_waiting(database))
+		return next_job();
+	waiting_job = NULL;
+	return job;
+}
+
 /* Gives the next job to a connection that is free. */
 static void
 serve(Database *database)
 {
-	Job		   *job = next_job();
+	Job		   *job = job_for(database);
 	char		name[16];
 	const char *values[1];
 
@@ -271,6 +290,21 @@ pool_submit(Job *job)
 	/* while it starts, and in the moment after a restart, wait */
 	if (stopped || (failing && !has_connections()))
 		refuse_jobs();
+}
+
+void
+pool_submit_waiting(Job *job)
+{
+	Database   *database = &databases[database_count];
+
+	waiting_job = job;
+	if (database->state == DATABASE_IDLE)
+		serve(database);
+	else if (database->state != DATABASE_CONNECTING || stopped)
+	{
+		waiting_job = NULL;
+		refuse(job);
+	}
 }
 
 /* ---- what happens to a connection ---- */
@@ -364,6 +398,8 @@ database_opened(Source *source, uint32_t events)
 		free(database->error);
 		database->error = NULL;
 		lose(database);
+		if (is_for_waiting(database) && waiting_job != NULL)
+			refuse(job_for(database));
 		if (!has_connections())
 			refuse_jobs();
 		return;
@@ -407,7 +443,7 @@ pool_start(const char *conninfo_arg, int connections, int timeout,
 	statement_count = statement_count_arg;
 	statement_timeout = timeout;
 	snprintf(options, sizeof(options), "-c statement_timeout=%d", timeout);
-	databases = calloc(connections, sizeof(Database));
+	databases = calloc(connections + 1, sizeof(Database));
 	if (databases == NULL || pipe2(ends, O_CLOEXEC) != 0)
 		die("cannot start: %m");
 	opened.fd = ends[0];
@@ -415,7 +451,7 @@ pool_start(const char *conninfo_arg, int connections, int timeout,
 	opened_end = ends[1];
 	loop_watch(&opened, EPOLLIN);
 	database_count = connections;
-	for (int i = 0; i < connections; i++)
+	for (int i = 0; i <= connections; i++)
 	{
 		databases[i].delay = FIRST_DELAY;
 		connect_database(&databases[i]);
@@ -430,7 +466,7 @@ pool_tick(void)
 	/* the first in line waits longest */
 	while (first_job != NULL && first_job->deadline < now)
 		refuse(next_job());
-	for (int i = 0; i < database_count; i++)
+	for (int i = 0; i <= database_count; i++)
 	{
 		Database   *database = &databases[i];
 
@@ -471,7 +507,7 @@ pool_stop(void)
 {
 	stopped = true;
 	refuse_jobs();
-	for (int i = 0; i < database_count; i++)
+	for (int i = 0; i <= database_count; i++)
 		if (databases[i].state == DATABASE_IDLE || databases[i].state == DATABASE_BUSY)
 			lose(&databases[i]);
 }

@@ -36,13 +36,19 @@ typedef struct PoolState
 } PoolState;
 
 /*
- * Opens the connections, which takes its time. The statements are prepared in
+ * Opens the connections, and one more for what waits, which takes its time. The statements are prepared in
  * each one. timeout, in milliseconds, is for a statement.
  */
 extern void pool_start(const char *conninfo, int connections, int timeout,
 					   const char *const *statements, int statement_count);
 
 extern void pool_submit(Job *job);
+
+/*
+ * The same on a connection of its own, beside the others: for one job at a time, which may
+ * wait.
+ */
+extern void pool_submit_waiting(Job *job);
 
 /* To be called several times a second: ends what takes too long, connects again. */
 extern void pool_tick(void);

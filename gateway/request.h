@@ -7,8 +7,10 @@
 
 #include <microhttpd.h>
 #include <stdbool.h>
+#include <sys/queue.h>
 
 #include "answer.h"
+#include "loop.h"
 #include "metrics.h"
 #include "pool.h"
 
@@ -25,7 +27,18 @@ typedef struct Request
 	Route		route;
 	Answer		answer;
 	double		arrived;		/* when all of it was there, in seconds */
-	Job			job;
+	Job			job;			/* of a function */
+
+	/* of a poll, see wait.c */
+	char	   *parameter;		/* for poll.respond(): an object without its
+								 * end */
+	bool		job_asked;		/* once at least */
+	TAILQ_ENTRY(Request) waiting_entry;
+	bool		covered;		/* the database waits for its signals */
+	Source		hangup;
+	int64_t		wait_until;		/* 0: it has not waited so far, or shall no
+								 * more */
+	char	   *signals;		/* what it waits for, as text */
 } Request;
 
 #endif							/* REQUEST_H */

@@ -17,11 +17,16 @@
 #include "options.h"
 #include "routes.h"
 #include "server.h"
+#include "wait.h"
 
-#define POLL_STATEMENT	0
+#define FIRST_FUNCTION	2		/* statement */
 #define RPC				"/rpc/"
 
-static const char *statements[1 + MAX_FUNCTIONS] = {"SELECT status, headers, body FROM poll.respond($1)"};
+static const char *statements[FIRST_FUNCTION + MAX_FUNCTIONS] = {
+	[POLL_STATEMENT] = "SELECT status, headers, body FROM poll.respond($1)",
+	[POLLS_STATEMENT] = "SELECT r.status, r.headers, r.body"
+	" FROM pg_catalog.jsonb_array_elements($1) WITH ORDINALITY AS q(request, n), poll.respond(q.request) AS r ORDER BY q.n"
+};
 
 /* ---- statements ---- */
 
@@ -62,8 +67,8 @@ void
 routes_start(void)
 {
 	for (int i = 0; i < options.function_count; i++)
-		statements[1 + i] = call_of(options.functions[i]);
-	pool_start(options.conninfo, options.connections, options.timeout, statements, 1 + options.function_count);
+		statements[FIRST_FUNCTION + i] = call_of(options.functions[i]);
+	pool_start(options.conninfo, options.connections, options.timeout, statements, FIRST_FUNCTION + options.function_count);
 	if (options.static_folder != NULL)
 		files_read(options.static_folder);
 }
@@ -90,7 +95,7 @@ find_function(const char *name)
 {
 	for (int i = 0; i < options.function_count; i++)
 		if (strcmp(strchr(options.functions[i], '.') + 1, name) == 0)
-			return 1 + i;
+			return FIRST_FUNCTION + i;
 	return -1;
 }
 
@@ -152,10 +157,7 @@ void
 routes_begin(Request *request, const char *method, const char *path)
 {
 	if (strcmp(path, "/poll") == 0 || strcmp(path, RPC "poll") == 0)
-	{
 		request->route = ROUTE_POLL;
-		request->job.statement = POLL_STATEMENT;
-	}
 	else if (strncmp(path, RPC, strlen(RPC)) == 0)
 		begin_function(request, method, path + strlen(RPC));
 	else
@@ -165,7 +167,7 @@ routes_begin(Request *request, const char *method, const char *path)
 /* ---- to the database and back ---- */
 
 /*
- * What poll.respond() is asked, to free; NULL: it is not UTF-8. HEAD is a GET,
+ * What poll.respond() is asked, without its end, to free; NULL: it is not UTF-8. HEAD is a GET,
  * of whose body libmicrohttpd only sends the size.
  */
 static char *
@@ -192,6 +194,8 @@ respond_parameter(Request *request, const char *method)
 		json_object_set_new(object, "body", json_stringn(request->body ? request->body : "", request->body_size));
 	result = json_dumps(object, JSON_COMPACT);
 	json_decref(object);
+	if (result != NULL)
+		result[strlen(result) - 1] = '\0';
 	return result;
 }
 
@@ -199,32 +203,42 @@ static void
 job_done(Job *job, PGresult *result)
 {
 	Request    *request = (Request *) ((char *) job - offsetof(Request, job));
+	Result	   *shared = answer_result(result);
 
 	free(job->parameter);
-	job->parameter = NULL;
-	answer_with(request, request->route == ROUTE_POLL ? answer_row(result) : answer_value(result));
+	answer_with(request, answer_value(shared));
+	answer_release(shared);
 	server_answered(request);
 }
 
 void
 routes_run(Request *request, const char *method)
 {
+	bool		is_poll = request->route == ROUTE_POLL;
 	Job		   *job = &request->job;
+	char	   *parameter;
 
 	if (request->body != NULL && memchr(request->body, '\0', request->body_size) != NULL)
 	{
 		answer_with(request, answer_problem(MHD_HTTP_BAD_REQUEST, "the body has a null byte"));
 		return;
 	}
-	job->parameter = request->route == ROUTE_POLL ? respond_parameter(request, method) :
+	parameter = is_poll ? respond_parameter(request, method) :
 		strndup(request->body ? request->body : "", request->body_size);
-	if (job->parameter == NULL)
+	if (parameter == NULL)
 	{
 		answer_with(request, answer_problem(MHD_HTTP_BAD_REQUEST, "the request is not UTF-8"));
 		return;
 	}
+	server_suspend(request);
+	if (is_poll)
+	{
+		request->parameter = parameter;
+		wait_ask(request);
+		return;
+	}
+	job->parameter = parameter;
 	job->deadline = loop_now() + options.timeout;
 	job->done = job_done;
-	server_suspend(request);
 	pool_submit(job);
 }

@@ -192,6 +192,8 @@ request_completed(void *arg, struct MHD_Connection *connection, void **context,
 	list(client_of(request));
 	free(request->query);
 	free(request->body);
+	free(request->parameter);
+	free(request->signals);
 	free(request);
 	*context = NULL;
 }
@@ -224,6 +226,12 @@ void
 server_answered(Request *request)
 {
 	MHD_resume_connection(request->connection);
+}
+
+int
+server_file(Request *request)
+{
+	return client_of(request)->fd;
 }
 
 /* How large the body will be, in bytes; as large as can be if that is not said. */

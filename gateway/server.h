@@ -25,6 +25,9 @@ extern int	server_clients(void);
 extern void server_suspend(Request *request);
 extern void server_answered(Request *request);
 
+/* The file of the client's connection. */
+extern int	server_file(Request *request);
+
 /* Takes no more connections; and whether there are requests still. */
 extern void server_quiesce(void);
 extern bool server_is_busy(void);

@@ -5,7 +5,7 @@ INSERT INTO items SELECT i, i FROM generate_series(1, 10) AS i;
 SELECT poll.track('items');
 
 -- how often something was computed, which a rollback does not take back
-CREATE SEQUENCE runs;
+CREATE UNLOGGED SEQUENCE runs;	-- which takes no transaction id
 CREATE FUNCTION total() RETURNS bigint LANGUAGE sql VOLATILE
 AS $$ SELECT sum(v) FROM items WHERE (SELECT nextval('runs')) > 0 $$;
 CREATE FUNCTION runs() RETURNS bigint LANGUAGE sql VOLATILE
@@ -148,6 +148,65 @@ RESET ROLE;
 SELECT runs();
 RESET poll_ext.cache_claims;
 
+-- nor what functions have read by policies
+CREATE FUNCTION mine() RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM items WHERE owner = 'a' $$;
+SET ROLE regress_poll_a;
+SET app.login = 'a';
+SELECT poll.cached('mine', '1 hour', 'SELECT mine()');
+SET app.login = 'b';
+SELECT poll.cached('mine', '1 hour', 'SELECT mine()');
+RESET ROLE;
+-- the same value of another claim is another one
+SET app.login = 'same'; SET app.tenant = 'a';
+SET poll_ext.cache_claims = 'app.login';
+SELECT poll.cached('claim', '1 hour', $$SELECT current_setting('app.tenant')$$);
+SET app.login = 'other'; SET app.tenant = 'same';
+SET poll_ext.cache_claims = 'app.tenant';
+SELECT poll.cached('claim', '1 hour', $$SELECT current_setting('app.tenant')$$);
+SET poll_ext.cache_claims = '  ';
+SHOW poll_ext.cache_claims;
+RESET poll_ext.cache_claims;
+DROP POLICY own ON items;
+
+-- what was written while it was computed, and rolled back, is nobody's
+CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('app.write', true) = 'on' THEN UPDATE items SET v = -1 WHERE id = 1; END IF;
+	RETURN (SELECT v FROM items WHERE id = 1);
+END $$;
+BEGIN;
+SET LOCAL app.write = 'on';
+SELECT poll.cached('writes', '1 hour', 'SELECT writes()', '{items}');
+ROLLBACK;
+SELECT poll.cached('writes', '1 hour', 'SELECT writes()', '{items}');
+
+-- a temporary table is of its session alone
+SELECT poll.cached('names', '1 hour', 'SELECT count(*) FROM items');
+CREATE TEMP TABLE items (id int);
+SELECT poll.cached('names', '1 hour', 'SELECT count(*) FROM items');
+DROP TABLE pg_temp.items;
+
+-- a change of the catalogs counts
+CREATE FUNCTION changes() RETURNS int LANGUAGE sql AS 'SELECT 1';
+SELECT poll.cached('ddl', '1 hour', 'SELECT changes()');
+CREATE OR REPLACE FUNCTION changes() RETURNS int LANGUAGE sql AS 'SELECT 2';
+SELECT poll.cached('ddl', '1 hour', 'SELECT changes()');
+CREATE TABLE others (id int);
+CREATE POLICY other ON items USING (id IN (SELECT id FROM others));
+SET poll_ext.cache_claims = 'app.login';
+SET ROLE regress_poll_a;
+RESET ROLE;
+GRANT SELECT ON others TO regress_poll_a;
+INSERT INTO others VALUES (1);
+SET ROLE regress_poll_a;
+SELECT poll.cached('cascade', '1 hour', 'SELECT count(*) FROM items');
+RESET ROLE;
+DROP TABLE others CASCADE;
+SET ROLE regress_poll_a;
+SELECT poll.cached('cascade', '1 hour', 'SELECT count(*) FROM items');
+RESET ROLE;
+RESET poll_ext.cache_claims;
+
 -- the settings
 SET poll_ext.cache_claims = 'a b';
 SET poll_ext.cache_ttl = -1;
@@ -156,7 +215,7 @@ SELECT hits > 0 AND misses > 0 AND entries > 0 AND bytes > 100000 AND bytes < ma
 
 SELECT poll.untrack('items');
 DROP TABLE items;
-DROP FUNCTION total, runs, recursive, again, shared;
+DROP FUNCTION total, runs, recursive, again, shared, mine, writes, changes;
 DROP SEQUENCE runs;
 DROP OWNED BY regress_poll_a, regress_poll_b;
 DROP ROLE regress_poll_a, regress_poll_b;

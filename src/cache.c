@@ -3,8 +3,7 @@
  *		Contents that many ask for, in shared memory.
  *
  * A content is found by a keyed hash of 128 bits of all that it depends on.  Whoever
- * finds it decides whether it is still good (sharing.c, cached.c); what was begun
- * after somebody has asked always is, for whom that is.  Who finds none takes a
+ * finds it decides whether it is still good (sharing.c, cached.c).  Who finds none takes a
  * lease and makes it, others sleep until it is there, or the lease was given up,
  * which an error and the end of a session do.  Nobody sleeps for longer than
  * PATIENCE: then it makes its own.
@@ -54,6 +53,8 @@
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/resowner.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/pg_locale.h"
 #include "utils/rls.h"
@@ -67,7 +68,7 @@
 #include "siphash.h"
 
 #define TRANCHE			"poll_ext cache"
-#define PARTITIONS		16
+#define PARTITIONS		16		/* each with a lock; another one is for sweeps */
 #define CONDITIONS		64
 
 /* so many bytes of the area for each entry of the table */
@@ -75,7 +76,7 @@
 #define MIN_SIZE		(1024 * 1024)
 
 /* no content may take more than this part of the area */
-#define MAX_PART		4
+#define MAX_PART		16
 
 /* a process keeps so much memory for copies */
 #define MAX_KEPT		(1024 * 1024)
@@ -86,6 +87,7 @@
 #define MAX_SMALL		8192
 
 #define PATIENCE		250000	/* microseconds that somebody sleeps at most */
+#define ALONE			1000000 /* so long nobody waits for what was not kept */
 #define LEASE			10000000	/* then it is for somebody else */
 
 typedef struct Entry
@@ -95,6 +97,9 @@ typedef struct Entry
 	Size		size;
 	uint64		begun;			/* poll_cache_now() before it was made */
 	uint64		cost;			/* microseconds that took */
+	bool		recovery;		/* by a standby, which does not hear of all
+								 * changes */
+	uint64		alone_until;	/* what was made is not kept: nobody need wait */
 	int			maker;			/* process id of who makes it anew; 0 = nobody */
 	uint64		lease;			/* until then */
 	bool		used;
@@ -105,7 +110,6 @@ typedef struct Cache
 	uint64		key[2];			/* of the hash */
 	ConditionVariable made[CONDITIONS];
 	pg_atomic_uint64 catalogs_changed;	/* poll_cache_now() */
-	pg_atomic_flag sweeping;
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
 	pg_atomic_uint64 waits;
@@ -125,6 +129,7 @@ struct PollCached
 	StringInfoData content;
 	uint64		begun;			/* 0: nothing was found */
 	uint64		cost;
+	bool		recovery;
 };
 
 typedef struct PollCached Found;
@@ -132,7 +137,7 @@ typedef struct PollCached Found;
 typedef enum Turn
 {
 	TURN_MAKE,					/* it is ours, and the lease */
-	TURN_ALONE,					/* it is ours, but will not be kept */
+	TURN_ALONE,					/* it is ours, others may make it, too */
 	TURN_LOOK					/* look again */
 } Turn;
 
@@ -141,6 +146,15 @@ static HTAB *table;
 static void *area_place;
 static dsa_area *area = NULL;
 static LWLockPadded *locks;
+
+/* What this process makes right now; making one may take another one. */
+typedef struct Lease
+{
+	const PollCacheKey *key;
+	struct Lease *outer;
+} Lease;
+
+static Lease *leases = NULL;
 
 static Found *kept = NULL;
 static bool command_noted = false;	/* this transaction has changed the
@@ -170,7 +184,7 @@ poll_cache_shmem_request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Cache)));
 	RequestAddinShmemSpace(MAXALIGN(area_size()));
 	RequestAddinShmemSpace(hash_estimate_size(max_entries(), sizeof(Entry)));
-	RequestNamedLWLockTranche(TRANCHE, PARTITIONS);
+	RequestNamedLWLockTranche(TRANCHE, PARTITIONS + 1);
 }
 
 static void
@@ -185,7 +199,6 @@ cache_init(void)
 	for (int i = 0; i < CONDITIONS; i++)
 		ConditionVariableInit(&cache->made[i]);
 	pg_atomic_init_u64(&cache->catalogs_changed, 0);
-	pg_atomic_init_flag(&cache->sweeping);
 	pg_atomic_init_u64(&cache->hits, 0);
 	pg_atomic_init_u64(&cache->misses, 0);
 	pg_atomic_init_u64(&cache->waits, 0);
@@ -222,6 +235,8 @@ poll_cache_shmem_init(void)
 		cache_init();
 }
 
+static void give_up_all(int code, Datum arg);
+
 static void
 attach(void)
 {
@@ -240,6 +255,7 @@ attach(void)
 	area = dsa_attach_in_place(area_place, NULL);
 	dsa_pin_mapping(area);
 	MemoryContextSwitchTo(old);
+	before_shmem_exit(give_up_all, 0);
 }
 
 bool
@@ -260,6 +276,15 @@ poll_cache_now(void)
 
 /* ---- changes of the catalogs ---- */
 
+/* A policy may go with whatever it depends on. */
+static bool
+is_telling_drop(const DropStmt *statement)
+{
+	return statement->behavior == DROP_CASCADE ||
+		(statement->removeType != OBJECT_TABLE && statement->removeType != OBJECT_INDEX &&
+		 statement->removeType != OBJECT_SEQUENCE);
+}
+
 /* May the command change what somebody else sees?  What is new does not. */
 static bool
 is_telling(Node *statement)
@@ -271,7 +296,7 @@ is_telling(Node *statement)
 		case T_IndexStmt:
 			return false;
 		case T_DropStmt:
-			return ((DropStmt *) statement)->removeType == OBJECT_POLICY;
+			return is_telling_drop((DropStmt *) statement);
 		default:
 			return GetCommandLogLevel(statement) == LOGSTMT_DDL;
 	}
@@ -293,18 +318,28 @@ poll_cache_catalogs_changed(void)
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	if (!command_noted)
-		return;
-	if (event == XACT_EVENT_COMMIT)
+	if (command_noted && event == XACT_EVENT_COMMIT)
 		poll_cache_catalogs_changed();
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		command_noted = false;
+}
+
+/* Again, when all others have been told. */
+static void
+release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
+{
+	if (!command_noted || !is_top || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	if (is_commit)
+		poll_cache_catalogs_changed();
+	command_noted = false;
 }
 
 void
 poll_cache_install(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
 }
 
 /* ---- keys ---- */
@@ -323,6 +358,7 @@ append_claims(StringInfo buf)
 	List	   *list;
 	ListCell   *lc;
 
+	append_string(buf, poll_cache_claims);
 	/* as it was checked when it was set */
 	if (!SplitGUCList(names, ',', &list))
 		elog(ERROR, "poll_ext.cache_claims is no list");
@@ -411,6 +447,7 @@ find(const PollCacheKey *key, Found *found)
 				found->content.len = size;
 				found->begun = entry->begun;
 				found->cost = entry->cost;
+				found->recovery = entry->recovery;
 				if (!entry->used)
 					entry->used = true;
 			}
@@ -486,13 +523,28 @@ sweep(bool half)
 		victim = !victim;
 		if (entry->maker != 0 && poll_cache_now() < entry->lease)
 			continue;
-		if (half ? victim : !entry->used)
+		if (!DsaPointerIsValid(entry->content) || (half ? victim : !entry->used))
 			drop(entry);
 		else
 			entry->used = false;
 	}
 	for (int i = PARTITIONS - 1; i >= 0; i--)
 		LWLockRelease(&locks[i].lock);
+}
+
+/* One makes room, others do without: false. */
+static bool
+make_room(bool half)
+{
+	LWLock	   *lock = &locks[PARTITIONS].lock;
+
+	if (!LWLockConditionalAcquire(lock, LW_EXCLUSIVE))
+		return false;
+	sweep(half);
+	if (!half && hash_get_num_entries(table) >= max_entries())
+		sweep(true);
+	LWLockRelease(lock);
+	return true;
 }
 
 /*
@@ -512,11 +564,8 @@ allocate(Size size)
 	for (int i = 0; i < 3; i++)
 	{
 		result = dsa_allocate_extended(area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
-		/* one makes room, others do without */
-		if (DsaPointerIsValid(result) || !pg_atomic_test_set_flag(&cache->sweeping))
+		if (DsaPointerIsValid(result) || !make_room(i > 0))
 			break;
-		sweep(i > 0);
-		pg_atomic_clear_flag(&cache->sweeping);
 	}
 	return result;
 }
@@ -547,6 +596,8 @@ take_turn(const PollCacheKey *key, uint64 begun, uint64 deadline)
 		turn = TURN_ALONE;
 	else if (entry->begun > begun)
 		turn = TURN_LOOK;
+	else if (now < entry->alone_until)
+		turn = TURN_ALONE;
 	else if (entry->maker == 0 || now > entry->lease)
 	{
 		entry->maker = MyProcPid;
@@ -558,12 +609,9 @@ take_turn(const PollCacheKey *key, uint64 begun, uint64 deadline)
 		wait = true;
 	LWLockRelease(lock_of(hash));
 
-	if (entry == NULL && pg_atomic_test_set_flag(&cache->sweeping))
-	{
-		/* for the next one */
-		sweep(true);
-		pg_atomic_clear_flag(&cache->sweeping);
-	}
+	/* for the next one */
+	if (entry == NULL)
+		make_room(false);
 	if (wait)
 	{
 		turn = TURN_LOOK;
@@ -589,6 +637,7 @@ end_turn(const PollCacheKey *key, const Entry *made)
 	{
 		if (entry->maker == MyProcPid)
 			entry->maker = 0;
+		entry->alone_until = made->alone_until;
 		if (DsaPointerIsValid(made->content) && made->begun > entry->begun)
 		{
 			unused = entry->content;
@@ -601,6 +650,7 @@ end_turn(const PollCacheKey *key, const Entry *made)
 			entry->size = made->size;
 			entry->begun = made->begun;
 			entry->cost = made->cost;
+			entry->recovery = made->recovery;
 			entry->used = true;
 		}
 	}
@@ -611,11 +661,20 @@ end_turn(const PollCacheKey *key, const Entry *made)
 }
 
 static void
-give_up(int code, Datum key)
+give_up(void)
 {
 	Entry		nothing = {.content = InvalidDsaPointer};
 
-	end_turn((const PollCacheKey *) DatumGetPointer(key), &nothing);
+	end_turn(leases->key, &nothing);
+	leases = leases->outer;
+}
+
+/* The session ends in the middle. */
+static void
+give_up_all(int code, Datum arg)
+{
+	while (leases != NULL)
+		give_up();
 }
 
 /* Makes the content under a new snapshot; false if it is not to be kept. */
@@ -634,34 +693,44 @@ make(PollCacheUse *use, StringInfo content)
 static void
 make_and_keep(PollCacheUse *use, uint64 generation, StringInfo content)
 {
-	Entry		made = {.content = InvalidDsaPointer,.begun = poll_cache_now()};
+	Lease		lease = {&use->key, leases};
+	Entry		made = {.content = InvalidDsaPointer,.begun = poll_cache_now(),.recovery = RecoveryInProgress()};
 
 	pg_atomic_fetch_add_u64(&cache->misses, 1);
-	/* also if the session is terminated */
-	PG_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(&use->key));
+	leases = &lease;
+	PG_TRY();
 	{
-		if (make(use, content) && generation == poll_catalog_generation())
+		/* what has committed before it was begun counts */
+		AcceptInvalidationMessages();
+		if (!make(use, content) || TransactionIdIsValid(GetTopTransactionIdIfAny()))
+			made.alone_until = poll_cache_now() + ALONE;
+		else if (generation == poll_catalog_generation())
 		{
 			made.cost = poll_cache_now() - made.begun;
 			made.size = content->len;
 			made.content = allocate(made.size);
 			if (DsaPointerIsValid(made.content))
 				memcpy(dsa_get_address(area, made.content), content->data, made.size);
+			else
+				made.alone_until = poll_cache_now() + ALONE;
 		}
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(&use->key));
+	PG_CATCH();
+	{
+		give_up();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	leases = lease.outer;
 	end_turn(&use->key, &made);
 }
 
-/* For one who has come then? */
 static bool
-is_good(PollCacheUse *use, const Found *found, uint64 arrival)
+is_good(PollCacheUse *use, const Found *found)
 {
-	if (found->begun <= catalogs_changed())
-		return false;
-	return found->begun > arrival ||
-		(poll_cache_now() - found->begun < use->max_age &&
-		 use->is_good(use, found->content.data));
+	return found->begun > catalogs_changed() && found->recovery == RecoveryInProgress() &&
+		poll_cache_now() - found->begun < use->max_age &&
+		use->is_good(use, found->content.data, found->begun);
 }
 
 static Found *
@@ -700,9 +769,10 @@ poll_cache_get(PollCacheUse *use)
 {
 	Found	   *found = kept ? kept : create_found();
 	uint64		generation = poll_catalog_generation();
-	uint64		arrival = poll_cache_now();
-	uint64		deadline = arrival + PATIENCE;
+	uint64		deadline;
 
+	use->arrival = poll_cache_now();
+	deadline = use->arrival + PATIENCE;
 	/* SQL may run, and an error frees it */
 	kept = NULL;
 	MemoryContextSetParent(found->context, CurrentMemoryContext);
@@ -712,7 +782,7 @@ poll_cache_get(PollCacheUse *use)
 		Turn		turn;
 
 		find(&use->key, found);
-		if (is_good(use, found, arrival))
+		if (is_good(use, found))
 		{
 			/* one that is due does not wait for who makes it already */
 			if (!is_due(found, use->max_age) || take_turn(&use->key, found->begun, 0) != TURN_MAKE)
@@ -724,12 +794,11 @@ poll_cache_get(PollCacheUse *use)
 		}
 		else
 			turn = take_turn(&use->key, found->begun, deadline);
-		if (turn == TURN_MAKE)
-			make_and_keep(use, generation, &found->content);
-		else if (turn == TURN_ALONE)
-			(void) make(use, &found->content);
 		if (turn != TURN_LOOK)
+		{
+			make_and_keep(use, generation, &found->content);
 			return found;
+		}
 	}
 }
 

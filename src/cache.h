@@ -20,9 +20,11 @@ typedef struct PollCacheUse
 	int64		max_age;		/* in microseconds */
 
 	/*
-	 * Is what is not older than max_age still good?  Runs no SQL.
+	 * Is what was begun then, and is not older than max_age, still good?  What was
+	 * begun after the arrival, and is as of that, always is.  Runs no SQL.
 	 */
-	bool		(*is_good) (struct PollCacheUse *use, const char *content);
+	uint64		arrival;		/* set by poll_cache_get() */
+	bool		(*is_good) (struct PollCacheUse *use, const char *content, uint64 begun);
 
 	/*
 	 * Appends the content, under a snapshot of its own, and errors as it

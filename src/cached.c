@@ -7,19 +7,25 @@
  * query runs as the caller, read-only, and so the result is that of the role: a
  * function with SECURITY DEFINER shares one between its callers.
  *
- * What policies of row-level security have decided on is kept only if
- * poll_ext.cache_claims says by which settings, as for polls (sharing.c).
+ * Where there are policies of row-level security, results are kept only if
+ * poll_ext.cache_claims says on which settings they depend, as for polls (sharing.c).
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_policy.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
-#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -29,7 +35,14 @@
 #include "sharing.h"
 #include "snapshot.h"
 
-#define MAX_TTL		(USECS_PER_DAY * 365)
+#define MAX_TTL			(USECS_PER_DAY * 365)
+#define STANDBY_MAX_AGE	(10 * USECS_PER_SEC)
+
+/* Settings that a query's result may depend on, beside those of output. */
+static const char *const settings[] = {
+	"array_nulls", "default_text_search_config", "lc_numeric", "lc_time", "standard_conforming_strings",
+	"transform_null_equals", "xmlbinary", "xmloption"
+};
 
 typedef struct Cached
 {
@@ -82,25 +95,30 @@ only_value(MemoryContext context)
 	return result;
 }
 
+/*
+ * Is there any policy?  What a query depends on cannot be seen from outside if it calls
+ * functions.
+ */
 static bool
-depends_on_policies(SPIPlanPtr plan)
+has_policies(void)
 {
-	ListCell   *lc;
+	Relation	rel = table_open(PolicyRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	bool		result = HeapTupleIsValid(systable_getnext(scan));
 
-	foreach(lc, SPI_plan_get_plan_sources(plan))
-		if (((CachedPlanSource *) lfirst(lc))->dependsOnRLS)
-		return true;
-	return false;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
 }
 
-/* Runs it under the active snapshot. May its result be kept? */
-static bool
-run(const char *query, Jsonb **result)
+/* Runs it under the active snapshot; NULL: it returns none. */
+static Jsonb *
+run(const char *query)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SPIPlanPtr	plan;
 	int			status;
-	bool		keep;
+	Jsonb	   *result;
 
 	SPI_connect();
 	plan = SPI_prepare(query, 0, NULL);
@@ -115,10 +133,9 @@ run(const char *query, Jsonb **result)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the query is none that returns rows"),
 				 errdetail_internal("%s", SPI_result_code_string(status))));
-	*result = only_value(context);
-	keep = poll_cache_claims[0] != '\0' || !depends_on_policies(plan);
+	result = only_value(context);
 	SPI_finish();
-	return keep;
+	return result;
 }
 
 /* ---- the cache ---- */
@@ -146,7 +163,8 @@ make(PollCacheUse *use, StringInfo content)
 		poll_position_append(content, &now, &position);
 		keep = !position.cut;
 	}
-	keep &= run(self->query, &result);
+	keep &= poll_cache_claims[0] != '\0' || !has_policies();
+	result = run(self->query);
 	size = result ? VARSIZE(result) : 0;
 	appendBinaryStringInfo(content, (const char *) &size, sizeof(size));
 	if (result != NULL)
@@ -155,11 +173,11 @@ make(PollCacheUse *use, StringInfo content)
 }
 
 static bool
-is_good(PollCacheUse *use, const char *content)
+is_good(PollCacheUse *use, const char *content, uint64 begun)
 {
 	Cached	   *self = (Cached *) use;
 
-	return self->request == NULL || poll_position_holds(content, self->request);
+	return self->request == NULL || begun > use->arrival || poll_position_holds(content, self->request);
 }
 
 /* ---- the function ---- */
@@ -189,6 +207,24 @@ result_in(const Cached *self, const char *content)
 	return size == 0 ? NULL : memcpy(palloc(size), src + sizeof(size), size);
 }
 
+/* And whether names may mean temporary tables, which are this session's alone. */
+static void
+add_settings(StringInfo key)
+{
+	Oid			temp[2];
+
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		const char *value = GetConfigOption(settings[i], false, false);
+
+		appendBinaryStringInfo(key, value, strlen(value) + 1);
+	}
+	GetTempNamespaceState(&temp[0], &temp[1]);
+	appendBinaryStringInfo(key, (const char *) &temp[0], sizeof(Oid));
+	if (OidIsValid(temp[0]))
+		appendBinaryStringInfo(key, (const char *) &MyProcPid, sizeof(MyProcPid));
+}
+
 /* False: it must not be shared. */
 static bool
 make_key(Cached *self, text *name)
@@ -198,6 +234,7 @@ make_key(Cached *self, text *name)
 
 	poll_cache_key_begin(&key, 'q');
 	poll_cache_key_add_caller(&key);
+	add_settings(&key);
 	appendBinaryStringInfo(&key, (const char *) &length, sizeof(length));
 	appendBinaryStringInfo(&key, VARDATA_ANY(name), length);
 	appendBinaryStringInfo(&key, self->query, strlen(self->query) + 1);
@@ -224,6 +261,9 @@ poll_ext_cached(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("key, ttl and query must not be null")));
 	self.use.max_age = ttl_argument(fcinfo, 1);
+	/* who reads there does not hear of all that is changed */
+	if (RecoveryInProgress())
+		self.use.max_age = Min(self.use.max_age, STANDBY_MAX_AGE);
 	self.query = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (!PG_ARGISNULL(3))
 	{
@@ -239,7 +279,7 @@ poll_ext_cached(PG_FUNCTION_ARGS)
 		poll_cached_free(cached);
 	}
 	else
-		(void) run(self.query, &result);
+		result = run(self.query);
 	if (result == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(result);

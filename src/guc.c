@@ -31,12 +31,17 @@ int			poll_rotate_size = 1024 * 1024;
 static bool
 check_cache_claims(char **value, void **extra, GucSource source)
 {
+	char	   *copy = pstrdup(*value);
 	List	   *list;
-	bool		good = SplitGUCList(pstrdup(*value), ',', &list);
+	bool		good = SplitGUCList(copy, ',', &list);
 
 	if (!good)
 		GUC_check_errdetail("It must be a list of names of settings.");
+	/* blanks are none */
+	if (good && list == NIL)
+		**value = '\0';
 	list_free(list);
+	pfree(copy);
 	return good;
 }
 
@@ -61,7 +66,7 @@ poll_guc_install(void)
 							"Sets how much shared memory answers may take.",
 							"0 switches sharing off.",
 							&poll_cache_size,
-							16384, 0, INT_MAX,
+							16384, 0, 256 * 1024 * 1024,
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 							GUC_UNIT_KB, NULL, NULL, NULL);
 

@@ -12,12 +12,17 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/fmgroids.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "error.h"
 #include "http.h"
 #include "network.h"
+
+/* the longest wait that is asked for, in seconds: what most proxies allow */
+#define MAX_WAIT	25
 
 static void
 bad_request(const char *message, const char *detail)
@@ -48,6 +53,22 @@ poll_http_text(Jsonb *object, const char *name)
 	if (value->type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
 	return JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, 0);
+}
+
+int
+poll_http_number(Jsonb *object, const char *name)
+{
+	JsonbValue *value = poll_http_member(object, name);
+	Datum		number;
+
+	if (value == NULL)
+		return -1;
+	if (value->type != jbvNumeric)
+		bad_request("a member of the request is no number", NULL);
+	number = DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric));
+	if (DatumGetInt32(number) < 0)
+		bad_request("a member of the request is negative", NULL);
+	return DatumGetInt32(number);
 }
 
 static Jsonb *
@@ -295,6 +316,17 @@ parse_client(Jsonb *request)
 	return NULL;
 }
 
+/* Seconds, as milliseconds. */
+static int
+parse_wait(const char *value)
+{
+	double		seconds = DatumGetFloat8(DirectFunctionCall1(float8in, CStringGetDatum(value)));
+
+	if (!(seconds >= 0))
+		bad_request("wait must be a number of seconds", NULL);
+	return (int) (Min(seconds, MAX_WAIT) * 1000);
+}
+
 void
 poll_http_parse(Jsonb *request, PollHttpRequest *result)
 {
@@ -331,4 +363,6 @@ poll_http_parse(Jsonb *request, PollHttpRequest *result)
 	value = parameter(&parameters, "max_rows");
 	result->has_max_rows = value != NULL;
 	result->max_rows = value ? pg_strtoint32(value) : POLL_HTTP_DEFAULT_MAX_ROWS;
+	value = parameter(&parameters, "wait");
+	result->wait = value ? parse_wait(value) : 0;
 }

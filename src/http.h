@@ -28,6 +28,7 @@ typedef struct PollHttpRequest
 	char	   *since_text;
 	int			max_rows;
 	bool		has_max_rows;	/* it was given */
+	int			wait;			/* for news, in ms */
 } PollHttpRequest;
 
 /*
@@ -44,6 +45,9 @@ extern void poll_http_parse(Jsonb *request, PollHttpRequest *result);
  */
 extern JsonbValue *poll_http_member(Jsonb *object, const char *name);
 extern char *poll_http_text(Jsonb *object, const char *name);
+
+/* The same, as a whole number of at least 0; -1 if there is none.  Errors: PT400. */
+extern int	poll_http_number(Jsonb *object, const char *name);
 
 /* The array that a JSON array of feeds is.  Errors: PT400. */
 extern ArrayType *poll_http_feeds(JsonbValue *array);

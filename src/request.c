@@ -108,6 +108,7 @@ poll_request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cu
 	request->selection.names = names;
 	request->selection.scope = scope;
 	request->horizon = NULL;
+	request->tick_found = false;
 	request->set = poll_feedset_get(&request->selection, GetActiveSnapshot());
 	if (cursor != NULL && since != NULL)
 		ereport(ERROR,
@@ -230,13 +231,14 @@ work_create(void)
 }
 
 /* From the newest tick before the time, or from the beginning of the log. */
-static void
-start_since(PollRequest *request)
+void
+poll_request_find_tick(PollRequest *request, Snapshot snapshot)
 {
 	memset(&request->cursor, 0, sizeof(PollCursor));
-	if (!poll_tick_find(request->snapshot, request->since, &request->cursor))
+	if (!poll_tick_find(snapshot, request->since, &request->cursor))
 		request->cursor.x = FirstNormalTransactionId;
 	poll_feedset_stamp(request->set, &request->cursor);
+	request->tick_found = true;
 }
 
 /*
@@ -260,8 +262,8 @@ poll_request_begin(PollRequest *request)
 	poll_segment_narrow(request->snapshot, &request->view);
 	if (request->start == POLL_START_SYNC)
 		poll_fullsync_start(&request->cursor, request->set, request->snapshot, &request->view);
-	else if (request->start == POLL_START_SINCE)
-		start_since(request);
+	else if (request->start == POLL_START_SINCE && !request->tick_found)
+		poll_request_find_tick(request, request->snapshot);
 }
 
 void

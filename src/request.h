@@ -35,6 +35,7 @@ typedef struct PollRequest
 	PollFeedSet *set;
 	PollStart	start;
 	TimestampTz since;			/* for POLL_START_SINCE */
+	bool		tick_found;		/* the cursor is the one of that time */
 	PollCursor	cursor;			/* where it begins; but for _NOW */
 	const PollView *horizon;	/* where it ends, if not at once; or NULL */
 
@@ -74,6 +75,9 @@ extern bool poll_nothing_new(const PollRequest *request);
 
 /* May the next request say "since" that time? */
 extern bool poll_request_covers(const PollRequest *request, TimestampTz since);
+
+/* Finds out where a request since a time begins, instead of poll_request_begin(). */
+extern void poll_request_find_tick(PollRequest *request, Snapshot snapshot);
 
 extern void poll_request_begin(PollRequest *request);
 

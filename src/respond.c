@@ -9,6 +9,10 @@
  * than the cursor (503), and if the client has it already (If-None-Match) it is
  * a 304, which costs no quota if there was nothing to read.
  *
+ * A client that wants to wait for news (wait=20) is answered when there are some, or that
+ * time is over.  Who asks for many clients says "suspend", for how long at most, and gets
+ * a row without a status at once: its body says how long, and for what (suspend.c).
+ *
  * Errors that a client can do something about are caught in a subtransaction,
  * and become problem details (RFC 9457).  On a standby, a query that conflicts
  * with recovery is canceled by ending the session, since that is how the server
@@ -24,11 +28,15 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
+#include "answer.h"
 #include "error.h"
 #include "guc.h"
 #include "http.h"
 #include "response.h"
+#include "suspend.h"
+#include "wait.h"
 
 #define METHODS			"GET, HEAD, POST, OPTIONS"
 
@@ -37,6 +45,7 @@ typedef struct PollRespond
 	Jsonb	   *json;
 	PollHttpRequest http;
 	bool		reading;		/* the request itself is good */
+	bool		pushed;			/* a snapshot */
 	PollTask	task;
 } PollRespond;
 
@@ -168,6 +177,42 @@ begin_poll(PollRespond *self)
 	(void) finish_refusal(&task->response);
 }
 
+/* "20000 17:42": milliseconds, and signals. False: there is something already. */
+static bool
+suspend(PollRespond *self, int ms)
+{
+	PollTask   *task = &self->task;
+	text	   *signals = poll_suspend(&task->request.selection, task->cursor);
+
+	if (signals != NULL)
+		task->response.body = cstring_to_text(psprintf("%d %s", ms, text_to_cstring(signals)));
+	return signals != NULL;
+}
+
+/*
+ * Waits until there is something to say; false: the response is that somebody else
+ * does.  Only a cursor can say what is news.  What follows is to be as of now.
+ */
+static bool
+wait_for_news(PollRespond *self)
+{
+	PollTask   *task = &self->task;
+	PollRequest *request = &task->request;
+	int			max = poll_http_number(self->json, "suspend");
+	int			ms = max < 0 ? self->http.wait : Min(self->http.wait, max);
+
+	if (ms == 0 || request->start != POLL_START_CURSOR || !poll_wait_possible() || poll_has_changes(request))
+		return true;
+	if (max >= 0 && suspend(self, ms))
+		return false;
+	if (max < 0)
+		(void) poll_wait(request->selection.names, request->selection.scope, task->cursor, ms);
+	self->pushed = true;
+	PushActiveSnapshot(GetLatestSnapshot());
+	poll_request_init(request, request->selection.names, request->selection.scope, task->cursor, NULL);
+	return true;
+}
+
 static void
 finish_poll(PollRespond *self)
 {
@@ -197,8 +242,10 @@ try_poll(PollRespond *self)
 	PG_TRY();
 	{
 		begin_poll(self);
-		if (self->task.response.status == 0)
+		if (self->task.response.status == 0 && wait_for_news(self))
 			finish_poll(self);
+		if (self->pushed)
+			PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -263,6 +310,24 @@ respond(PollRespond *self)
 		response->body = NULL;
 }
 
+/*
+ * Not a client's request, but one of a gateway that has suspended some: is it, and if
+ * so, what is the response?
+ */
+static bool
+respond_to_gateway(PollRespond *self)
+{
+	PollResponse *response = &self->task.response;
+	char	   *signals = poll_http_text(self->json, "wait_for");
+	int			wake = poll_http_number(self->json, "wake");
+
+	if (signals != NULL)
+		response->body = poll_suspend_wait(signals, Max(poll_http_number(self->json, "timeout"), 0));
+	else if (wake >= 0)
+		poll_suspend_wake(wake);
+	return signals != NULL || wake >= 0;
+}
+
 /* poll.respond(request jsonb) returns poll.response */
 Datum
 poll_ext_respond(PG_FUNCTION_ARGS)
@@ -277,7 +342,8 @@ poll_ext_respond(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	self->json = PG_GETARG_JSONB_P(0);
-	respond(self);
+	if (!JB_ROOT_IS_OBJECT(self->json) || !respond_to_gateway(self))
+		respond(self);
 
 	initStringInfo(&headers);
 	appendStringInfoChar(&headers, '{');
@@ -285,6 +351,7 @@ poll_ext_respond(PG_FUNCTION_ARGS)
 	appendStringInfoChar(&headers, '}');
 
 	values[0] = Int32GetDatum(response->status);
+	nulls[0] = response->status == 0;
 	values[1] = DirectFunctionCall1(jsonb_in, CStringGetDatum(headers.data));
 	values[2] = PointerGetDatum(response->body);
 	nulls[2] = response->body == NULL;

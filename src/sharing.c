@@ -37,7 +37,6 @@
 #include "sharing.h"
 #include "shmem.h"
 #include "snapshot.h"
-#include "tick.h"
 
 #define MAX_AGE		(10 * USECS_PER_SEC)
 
@@ -168,24 +167,20 @@ poll_sharing_add_feeds(StringInfo key, const PollFeedSet *set)
 	return true;
 }
 
-/* The same for all times between two ticks. */
-static text *
-cursor_since(const PollRequest *request)
-{
-	PollCursor	cursor = {0};
-
-	(void) poll_tick_find(GetActiveSnapshot(), request->since, &cursor);
-	return poll_cursor_encode(&cursor);
-}
-
 /* False if there is nothing to be shared. */
 static bool
 make_key(Shared *self)
 {
 	PollRequest *request = self->request;
-	text	   *from = request->start == POLL_START_SINCE ? cursor_since(request) : self->cursor;
+	text	   *from = self->cursor;
 	StringInfoData key;
 
+	/* the same for all times between two ticks */
+	if (request->start == POLL_START_SINCE)
+	{
+		poll_request_find_tick(request, GetActiveSnapshot());
+		from = poll_cursor_encode(&request->cursor);
+	}
 	poll_cache_key_begin(&key, 'p');
 	poll_cache_key_add_caller(&key);
 	appendBinaryStringInfo(&key, (const char *) &request->start, sizeof(request->start));
@@ -199,14 +194,15 @@ make_key(Shared *self)
 }
 
 static bool
-is_good(PollCacheUse *use, const char *content)
+is_good(PollCacheUse *use, const char *content, uint64 begun)
 {
 	Shared	   *self = (Shared *) use;
 	Head		head;
 
 	memcpy(&head, content, sizeof(head));
 	self->as_of_now = poll_position_holds(content + sizeof(head), self->request);
-	return self->as_of_now || (head.horizon != 0 && head.horizon == self->horizon.begun);
+	return self->as_of_now || (head.horizon != 0 ? head.horizon : begun) > use->arrival ||
+		(head.horizon != 0 && head.horizon == self->horizon.begun);
 }
 
 /* ---- the horizon ---- */
@@ -226,7 +222,8 @@ make_horizon(PollCacheUse *use, StringInfo content)
 	PollView	view;
 	HorizonHead head = {.begun = poll_cache_now(),.time = GetCurrentTransactionStartTimestamp()};
 
-	poll_snapshot_view(GetActiveSnapshot(), &view);
+	/* one that was taken after that */
+	poll_snapshot_view(GetLatestSnapshot(), &view);
 	head.xmax = view.xmax;
 	head.nopen = view.nopen;
 	/* no later tick may have an earlier time, should the clock be set back */
@@ -237,7 +234,7 @@ make_horizon(PollCacheUse *use, StringInfo content)
 }
 
 static bool
-is_good_horizon(PollCacheUse *use, const char *content)
+is_good_horizon(PollCacheUse *use, const char *content, uint64 begun)
 {
 	return true;
 }
@@ -254,6 +251,7 @@ get_horizon(void)
 	HorizonHead head;
 
 	poll_cache_key_begin(&key, 'h');
+	appendBinaryStringInfo(&key, (const char *) &poll_cache_ttl, sizeof(poll_cache_ttl));
 	use.key = poll_cache_key_end(&key);
 	cached = poll_cache_get(&use);
 	content = poll_cached_content(cached);

@@ -28,6 +28,7 @@
 #include "answer.h"
 #include "compat.h"
 #include "request.h"
+#include "wait.h"
 #include "waiters.h"
 
 #define MAX_WAIT_MS		(60 * 60 * 1000)
@@ -115,8 +116,8 @@ add_channels(const PollWait *self)
 }
 
 /* Until the latch is set, or for so long; errors if the client has gone. */
-static void
-sleep_ms(long ms)
+void
+poll_wait_sleep(long ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
@@ -152,7 +153,7 @@ wait_for_changes(PollWait *self)
 		if (self->result || left <= 0)
 			break;
 		MemoryContextReset(context);
-		sleep_ms(Min(left, self->woken && !RecoveryInProgress() ? LOOK_MS : LOOK_OFTEN_MS));
+		poll_wait_sleep(Min(left, self->woken && !RecoveryInProgress() ? LOOK_MS : LOOK_OFTEN_MS));
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
@@ -162,6 +163,34 @@ static void
 leave(int code, Datum arg)
 {
 	poll_waiters_end();
+}
+
+static bool
+wait_in_place(PollWait *self)
+{
+	/* also if the session is terminated */
+	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
+	{
+		self->woken = poll_waiters_begin();
+		wait_for_changes(self);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
+	poll_waiters_end();
+	return self->result;
+}
+
+bool
+poll_wait_possible(void)
+{
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) && !IsolationUsesXactSnapshot();
+}
+
+bool
+poll_wait(ArrayType *feeds, Jsonb *scope, text *cursor, long timeout)
+{
+	PollWait	self = {.feeds = feeds,.scope = scope,.cursor = cursor,.timeout = timeout};
+
+	return wait_in_place(&self);
 }
 
 /* poll.wait(feeds text[], cursor text, timeout interval, scope jsonb) returns bool */
@@ -181,13 +210,5 @@ poll_ext_wait(PG_FUNCTION_ARGS)
 	self.timeout = timeout_ms(PG_GETARG_INTERVAL_P(2));
 	check_transaction();
 
-	/* also if the session is terminated */
-	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
-	{
-		self.woken = poll_waiters_begin();
-		wait_for_changes(&self);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
-	poll_waiters_end();
-	PG_RETURN_BOOL(self.result);
+	PG_RETURN_BOOL(wait_in_place(&self));
 }

@@ -13,6 +13,13 @@
  * other.  Who wakes a waiter disarms it: while it is busy, the others need not do
  * anything, and without waiters a commit reads one shared word for each 64 places.
  *
+ * Who waits for many clients, whose feeds are not its own, waits for signals: the bits
+ * of the filter, each with a count of the commits that have touched it.  The order is the
+ * same: a writer becomes visible, then counts, then looks for armed waiters.  Who has read
+ * a count, and has then found nothing new with a new snapshot, will hear of what comes
+ * later: by another count.  What was prepared commits without telling what it has
+ * touched: that counts for all.
+ *
  * Nobody tells of what is replayed on a standby, or written by a server that has not
  * preloaded the library: there, and without a place, waiters look again from time to
  * time (wait.c).
@@ -25,15 +32,17 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "port/pg_bitutils.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "shmem.h"
 #include "waiters.h"
 
 /* more wait without being woken */
 #define MAX_WAITERS		128
-#define FILTER_WORDS	16
+#define FILTER_WORDS	(POLL_SIGNALS / 64)
 
 typedef struct Filter
 {
@@ -51,6 +60,8 @@ typedef struct Waiter
 typedef struct Waiters
 {
 	pg_atomic_uint64 armed[MAX_WAITERS / 64];	/* a bit for each place */
+	pg_atomic_uint64 counts[POLL_SIGNALS];
+	pg_atomic_uint64 all;		/* counts for each */
 	Waiter		places[MAX_WAITERS];
 } Waiters;
 
@@ -74,22 +85,33 @@ poll_waiters_shmem_init(void)
 {
 	bool		found;
 
+	uint64		start;
+
 	waiters = ShmemInitStruct("poll_ext waiters", sizeof(Waiters), &found);
 	if (found)
 		return;
 	memset(waiters, 0, sizeof(Waiters));
+	/* not where it was before a restart */
+	start = (uint64) GetCurrentTimestamp();
+	for (int i = 0; i < POLL_SIGNALS; i++)
+		pg_atomic_init_u64(&waiters->counts[i], 0);
+	pg_atomic_init_u64(&waiters->all, start);
 	for (int i = 0; i < lengthof(waiters->armed); i++)
 		pg_atomic_init_u64(&waiters->armed[i], 0);
 	for (int i = 0; i < MAX_WAITERS; i++)
 		pg_atomic_init_u32(&waiters->places[i].taken, 0);
 }
 
-static void
-filter_add(Filter *filter, int64 channel)
+int
+poll_signal_of(int64 channel)
 {
-	uint32		bit = poll_shmem_hash(channel) % (FILTER_WORDS * 64);
+	return poll_shmem_hash(channel) % POLL_SIGNALS;
+}
 
-	filter->words[bit / 64] |= UINT64CONST(1) << (bit % 64);
+static void
+filter_add(Filter *filter, int signal)
+{
+	filter->words[signal / 64] |= UINT64CONST(1) << (signal % 64);
 }
 
 static bool
@@ -109,7 +131,7 @@ poll_waiters_note(int64 channel)
 {
 	if (waiters == NULL)
 		return;
-	filter_add(&touched, channel);
+	filter_add(&touched, poll_signal_of(channel));
 	any_touched = true;
 }
 
@@ -146,19 +168,63 @@ wake(const Filter *filter)
 	}
 }
 
+static void
+count(const Filter *filter)
+{
+	for (int i = 0; i < FILTER_WORDS; i++)
+	{
+		uint64		word = filter->words[i];
+
+		while (word != 0)
+		{
+			pg_atomic_fetch_add_u64(&waiters->counts[i * 64 + pg_rightmost_one_pos64(word)], 1);
+			word &= word - 1;
+		}
+	}
+}
+
 void
 poll_waiters_wake(void)
 {
 	if (any_touched)
+	{
+		count(&touched);
 		wake(&touched);
+	}
 	poll_waiters_forget();
 }
 
 void
 poll_waiters_wake_all(void)
 {
-	if (waiters != NULL)
-		wake(NULL);
+	if (waiters == NULL)
+		return;
+	pg_atomic_fetch_add_u64(&waiters->all, 1);
+	wake(NULL);
+}
+
+/* ---- signals ---- */
+
+bool
+poll_signals_available(void)
+{
+	return waiters != NULL;
+}
+
+uint64
+poll_signal_count(int signal)
+{
+	return pg_atomic_read_u64(&waiters->counts[signal]) + pg_atomic_read_u64(&waiters->all);
+}
+
+void
+poll_signal_send(int signal)
+{
+	Filter		filter = {0};
+
+	filter_add(&filter, signal);
+	count(&filter);
+	wake(&filter);
 }
 
 /* ---- waiting ---- */
@@ -196,10 +262,16 @@ poll_waiters_end(void)
 }
 
 void
-poll_waiters_add(int64 channel)
+poll_waiters_add_signal(int signal)
 {
 	if (my_place >= 0)
-		filter_add(&waiters->places[my_place].filter, channel);
+		filter_add(&waiters->places[my_place].filter, signal);
+}
+
+void
+poll_waiters_add(int64 channel)
+{
+	poll_waiters_add_signal(poll_signal_of(channel));
 }
 
 void

@@ -20,6 +20,22 @@ extern void poll_waiters_forget(void);
 /* What was prepared has committed: wakes all in this database. */
 extern void poll_waiters_wake_all(void);
 
+/* ---- signals ---- */
+
+/*
+ * What is said to a process that waits for many (suspend.c): each channel has one of
+ * these signals, which is counted up by each commit to it, once that is visible.  A
+ * count of another moment is another number.
+ */
+#define POLL_SIGNALS	1024
+
+extern bool poll_signals_available(void);
+extern int	poll_signal_of(int64 channel);
+extern uint64 poll_signal_count(int signal);
+
+/* Counts one up, and wakes who waits for it. */
+extern void poll_signal_send(int signal);
+
 /* ---- waiting ---- */
 
 /* Takes a place; false: there is none, or no shared memory. */
@@ -28,6 +44,7 @@ extern void poll_waiters_end(void);
 
 /* For what it waits, beside what was said before. */
 extern void poll_waiters_add(int64 channel);
+extern void poll_waiters_add_signal(int signal);
 
 /*
  * From here on, a commit that writes to one of the channels sets this process's

@@ -1,0 +1,404 @@
+/*
+ * wait.c
+ *		Clients that wait for news.
+ *
+ * A request with wait=20 for which there is no news comes back from poll.respond() without
+ * a status, with the signals that will tell of some, and their counts. It is kept, and one
+ * connection to the database waits for the signals of all that are kept. When it returns
+ * with those that have another count now, those whom that concerns are asked for again, many
+ * in one statement. A signal may stand for other feeds, too; then there is no news, and
+ * they wait on.
+ *
+ * Those that come while that connection waits are not waited for yet. So it is made to
+ * return, by a signal of our own, and told of all of them. Nothing is lost meanwhile: the
+ * count that a request came back with is what it waits to differ.
+ */
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "loop.h"
+#include "options.h"
+#include "server.h"
+#include "wait.h"
+
+#define SIGNALS		1024
+#define LONGEST		5000		/* ms that the database waits in one call */
+#define RETRY		200			/* ms, if that has failed */
+#define BATCH		64			/* requests in one statement */
+
+typedef struct Batch
+{
+	Job			job;
+	int			count;
+	Request    *requests[BATCH];
+} Batch;
+
+static TAILQ_HEAD(, Request) waiting = TAILQ_HEAD_INITIALIZER(waiting);
+static int	count;
+static int	uncovered;			/* of them the database does not wait for so
+								 * many */
+static uint64_t asked_again;
+static bool stopped;
+
+static Job	waiter;				/* the call that waits */
+static bool is_waiting;
+static int64_t retry_at;
+static bool complained;
+
+static Job	wake;				/* makes it return */
+static bool is_waking;
+static int	own_signal = -1;
+static long long own_count = -1;
+
+/* what the last call has returned */
+static long long changed[SIGNALS];
+static uint64_t changed_by[SIGNALS];	/* the number of that call */
+static uint64_t calls;
+
+static void ask_all(Request **requests, int n);
+static void step(void);
+
+/* ---- the list ---- */
+
+static void
+remove_waiting(Request *request)
+{
+	TAILQ_REMOVE(&waiting, request, waiting_entry);
+	loop_unwatch(&request->hangup);
+	count--;
+	uncovered -= !request->covered;
+}
+
+/* The client has gone, or will send no more. */
+static void
+hung_up(Source *source, uint32_t events)
+{
+	Request    *request = (Request *) ((char *) source - offsetof(Request, hangup));
+
+	remove_waiting(request);
+	request->wait_until = 0;
+	ask_all(&request, 1);
+}
+
+/* Keeps it, for as long and for what the text says: "20000 17:42 4:1003". */
+static void
+suspend(Request *request, const char *text)
+{
+	char	   *end;
+	long		ms = strtol(text, &end, 10);
+
+	if (request->wait_until == 0)
+		request->wait_until = loop_now() + ms;
+	free(request->signals);
+	request->signals = strdup(end);
+	if (request->signals == NULL)
+		die("out of memory");
+	request->covered = false;
+	TAILQ_INSERT_TAIL(&waiting, request, waiting_entry);
+	count++;
+	uncovered++;
+	request->hangup.fd = server_file(request);
+	request->hangup.ready = hung_up;
+	loop_watch(&request->hangup, EPOLLRDHUP);
+	step();
+}
+
+/* Reads the next signal of a text; false at its end. */
+static bool
+next_signal(const char **text, int *signal, long long *value)
+{
+	int			length;
+
+	if (sscanf(*text, " %d:%lld%n", signal, value, &length) != 2 || *signal < 0 || *signal >= SIGNALS)
+		return false;
+	*text += length;
+	return true;
+}
+
+/* ---- asking ---- */
+
+static void
+taken(Request *request, Result *result, int row)
+{
+	if (PQresultStatus(result->result) == PGRES_TUPLES_OK && row < PQntuples(result->result) &&
+		PQgetisnull(result->result, row, 0))
+	{
+		suspend(request, PQgetvalue(result->result, row, 2));
+		return;
+	}
+	request->answer = answer_row(result, row);
+	request->answered = true;
+	server_answered(request);
+}
+
+static void
+batch_done(Job *job, PGresult *result)
+{
+	Batch	   *batch = (Batch *) job;
+	Result	   *shared = answer_result(result);
+
+	free(job->parameter);
+	/* the error of one must not be that of all */
+	if (PQresultStatus(result) == PGRES_FATAL_ERROR && batch->count > 1)
+		for (int i = 0; i < batch->count; i++)
+			ask_all(&batch->requests[i], 1);
+	else
+		for (int i = 0; i < batch->count; i++)
+			taken(batch->requests[i], shared, i);
+	answer_release(shared);
+	free(batch);
+}
+
+/* How long it may wait still, in ms. */
+static long
+left(const Request *request)
+{
+	int64_t		now = loop_now();
+
+	if (stopped || !request->job_asked)
+		return stopped ? 0 : options.max_wait;
+	return request->wait_until > now ? request->wait_until - now : 0;
+}
+
+/* Asks for at most BATCH of them in one statement. */
+static void
+ask_all(Request **requests, int n)
+{
+	Batch	   *batch = calloc(1, sizeof(Batch));
+	size_t		size;
+	FILE	   *out = batch ? open_memstream(&batch->job.parameter, &size) : NULL;
+
+	if (out == NULL)
+		die("out of memory");
+	for (int i = 0; i < n; i++)
+	{
+		fprintf(out, "%s%s,\"suspend\":%ld}", i > 0 ? "," : n > 1 ? "[" : "", requests[i]->parameter, left(requests[i]));
+		asked_again += requests[i]->job_asked;
+		requests[i]->job_asked = true;
+		batch->requests[i] = requests[i];
+	}
+	if (n > 1)
+		fputc(']', out);
+	fclose(out);
+	batch->count = n;
+	batch->job.statement = n > 1 ? POLLS_STATEMENT : POLL_STATEMENT;
+	batch->job.deadline = loop_now() + options.timeout;
+	batch->job.done = batch_done;
+	pool_submit(&batch->job);
+}
+
+void
+wait_ask(Request *request)
+{
+	ask_all(&request, 1);
+}
+
+/* Those of the list for which the function is true. */
+static void
+ask_those(bool (*is_due) (const Request *request))
+{
+	Request    *due[BATCH];
+	Request    *request,
+			   *next;
+	int			n = 0;
+
+	for (request = TAILQ_FIRST(&waiting); request != NULL; request = next)
+	{
+		next = TAILQ_NEXT(request, waiting_entry);
+		if (!is_due(request))
+			continue;
+		remove_waiting(request);
+		due[n++] = request;
+		if (n == BATCH)
+		{
+			ask_all(due, n);
+			n = 0;
+		}
+	}
+	if (n > 0)
+		ask_all(due, n);
+}
+
+/* ---- the call that waits ---- */
+
+static bool
+has_changed(const Request *request)
+{
+	const char *text = request->signals;
+	int			signal;
+	long long	value;
+
+	while (next_signal(&text, &signal, &value))
+		if (changed_by[signal] == calls && changed[signal] != value)
+			return true;
+	return false;
+}
+
+static void
+take_signals(const char *text)
+{
+	int			signal;
+	long long	value;
+
+	calls++;
+	while (next_signal(&text, &signal, &value))
+	{
+		changed[signal] = value;
+		changed_by[signal] = calls;
+		if (signal == own_signal)
+			own_count = value;
+	}
+	ask_those(has_changed);
+}
+
+static void
+waiter_done(Job *job, PGresult *result)
+{
+	is_waiting = false;
+	free(job->parameter);
+	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1)
+	{
+		complained = false;
+		take_signals(PQgetvalue(result, 0, 2));
+	}
+	else
+	{
+		const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+		if (message != NULL && !complained)
+			say("cannot wait in the database, trying on: %s", message);
+		complained |= message != NULL;
+		retry_at = loop_now() + RETRY;
+	}
+	PQclear(result);
+	step();
+}
+
+/* All signals that somebody waits for, each once, with the oldest count. */
+static void
+print_signals(FILE *out)
+{
+	static long long oldest[SIGNALS];
+	static bool used[SIGNALS];
+	Request    *request;
+
+	memset(used, 0, sizeof(used));
+	TAILQ_FOREACH(request, &waiting, waiting_entry)
+	{
+		const char *text = request->signals;
+		int			signal;
+		long long	value;
+
+		while (next_signal(&text, &signal, &value))
+		{
+			if (!used[signal] || value < oldest[signal])
+				oldest[signal] = value;
+			used[signal] = true;
+		}
+		request->covered = true;
+	}
+	used[own_signal] = true;
+	oldest[own_signal] = own_count;
+	for (int i = 0, n = 0; i < SIGNALS; i++)
+		if (used[i])
+			fprintf(out, "%s%d:%lld", n++ > 0 ? " " : "", i, oldest[i]);
+}
+
+static void
+start_waiting(void)
+{
+	size_t		size;
+	FILE	   *out = open_memstream(&waiter.parameter, &size);
+
+	if (out == NULL)
+		die("out of memory");
+	if (own_signal < 0)
+		own_signal = getpid() % SIGNALS;
+	fputs("{\"wait_for\":\"", out);
+	print_signals(out);
+	fprintf(out, "\",\"timeout\":%d}", options.timeout / 2 < LONGEST ? options.timeout / 2 : LONGEST);
+	fclose(out);
+	uncovered = 0;
+	is_waiting = true;
+	waiter.statement = POLL_STATEMENT;
+	waiter.done = waiter_done;
+	pool_submit_waiting(&waiter);
+}
+
+static void
+wake_done(Job *job, PGresult *result)
+{
+	is_waking = false;
+	free(job->parameter);
+	PQclear(result);
+}
+
+static void
+wake_waiter(void)
+{
+	if (asprintf(&wake.parameter, "{\"wake\":%d}", own_signal) < 0)
+		die("out of memory");
+	is_waking = true;
+	wake.statement = POLL_STATEMENT;
+	wake.deadline = loop_now() + options.timeout;
+	wake.done = wake_done;
+	pool_submit(&wake);
+}
+
+/* What is to be done so that all who wait are waited for. */
+static void
+step(void)
+{
+	if (count == 0 || stopped)
+		return;
+	if (!is_waiting && loop_now() >= retry_at)
+		start_waiting();
+	else if (is_waiting && uncovered > 0 && !is_waking)
+		wake_waiter();
+}
+
+/* ---- from outside ---- */
+
+static bool
+is_over(const Request *request)
+{
+	return request->wait_until <= loop_now();
+}
+
+static bool
+always(const Request *request)
+{
+	return true;
+}
+
+void
+wait_tick(void)
+{
+	ask_those(is_over);
+	step();
+}
+
+void
+wait_stop(void)
+{
+	stopped = true;
+	ask_those(always);
+}
+
+int
+wait_count(void)
+{
+	return count;
+}
+
+uint64_t
+wait_asked_again(void)
+{
+	return asked_again;
+}
