@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -96,12 +98,12 @@ parse_signals(const char *src)
 		char	   *end;
 		unsigned long signal = strtoul(src, &end, 10);
 
-		if (end == src || *end != ':' || signal >= POLL_SIGNALS || result->n == POLL_SIGNALS)
+		if (!isdigit((unsigned char) *src) || *end != ':' || signal >= POLL_SIGNALS || result->n == POLL_SIGNALS)
 			bad_signals();
 		result->signals[result->n] = (int) signal;
 		src = end + 1;
 		result->counts[result->n++] = (uint64) strtoll(src, &end, 10);
-		if (end == src || (*end != ' ' && *end != '\0'))
+		if (end == src || (*end != '\0' && (*end != ' ' || end[1] == '\0')))
 			bad_signals();
 		src = *end ? end + 1 : end;
 	}

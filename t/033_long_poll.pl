@@ -1,0 +1,316 @@
+# Long polls: a request with wait= is answered when there is news, or that time is over;
+# one session of a gateway waits for all.  Commits, savepoints, two-phase commits, other
+# scopes; cancel, termination, restart, standby; clients that go away; and mirrors.
+#
+# POLL_TEST_DURATION	seconds of the stress, 8 by default
+# POLL_TEST_SEED		to try the same random numbers again
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DBD::Pg ':async';
+use IO::Select;
+use PollGateway;
+use PollStress;
+use PollTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+skip_without_gateway();
+# sessions are to be told by their program
+delete $ENV{PGAPPNAME};
+
+my $seed = random_seed();
+my $duration = $ENV{POLL_TEST_DURATION} // 8;
+srand($seed);
+
+my $node = new_node('long_poll', streaming => 1);
+my $db = connect_to($node);
+$db->do(<<'SQL');
+CREATE TABLE rooms (id int PRIMARY KEY, room int, v int DEFAULT 0);
+INSERT INTO rooms SELECT i, i % 10 FROM generate_series(1, 100) AS i;
+SELECT poll.track('rooms'), poll.track('rooms', 'room', scope => '{room}');
+SQL
+
+sub cursor_of { my ($feed, $scope) = @_; return fetch_value($db, 'SELECT poll.current_cursor(?, ?::jsonb)', "{$feed}", $scope); }
+
+# ---- poll.respond() alone ----
+
+my $other = connect_to($node);
+
+# Calls poll.respond() in another session, does something meanwhile, and returns status,
+# number of changes, and how long it took.
+sub respond_while
+{
+	my ($query, $do, %option) = @_;
+	my $statement = $other->prepare(q(SELECT status, body::json->'changes'->'rooms' AS changes FROM poll.respond(jsonb_build_object('method', ?::text, 'query', ?::text))),
+		{ pg_async => PG_ASYNC });
+	my $start = time;
+
+	$statement->execute($option{method} // 'GET', $query);
+	wait_for($db, q(SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = ?), $other->{pg_pid}) if $do;
+	$do->() if $do;
+	eval { $statement->pg_result; 1 } or return $other->state;
+	my ($status, $changes) = $statement->fetchrow_array;
+	return ($status, $changes ? scalar @{ decode_json($changes) } : undef, time - $start);
+}
+
+my $cursor = cursor_of('rooms');
+my ($status, $changes, $seconds) = respond_while("feeds=rooms&cursor=$cursor&wait=20", sub { $db->do('UPDATE rooms SET v = 1 WHERE id = 1') });
+is("$status $changes", '200 1', 'it waits for news');
+cmp_ok($seconds, '<', 10, 'and no longer');
+$cursor = cursor_of('rooms');
+($status, $changes, $seconds) = respond_while("feeds=rooms&cursor=$cursor&wait=0.3", undef);
+is("$status $changes", '200 0', 'or for that time');
+cmp_ok($seconds, '>=', 0.29, 'not less');
+foreach (["cursor=$cursor&wait=0", 200], ['wait=20', 200], ['cursor=now&wait=20', 200], ["cursor=$cursor&wait=-1", 400], ["cursor=$cursor&wait=x", 400],
+	["cursor=$cursor&wait=NaN", 400], ['cursor=x&wait=20', 400])
+{
+	my ($query, $want) = @$_;
+	($status, $changes, $seconds) = respond_while("feeds=rooms&$query", undef);
+	is($status, $want, "$query: $want");
+	cmp_ok($seconds, '<', 5, 'at once');
+}
+is(respond_while("feeds=rooms&cursor=$cursor&wait=20", sub { $db->do('SELECT pg_cancel_backend(?)', undef, $other->{pg_pid}) }), '57014', 'it can be canceled');
+$other->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
+($status, $changes, $seconds) = respond_while("feeds=rooms&cursor=$cursor&wait=20", undef);
+cmp_ok($seconds, '<', 5, 'who would see nothing new does not wait');
+$other->do('ROLLBACK');
+
+# ---- signals ----
+
+sub suspend
+{
+	my ($query, $ms) = @_;
+	my $row = $db->selectrow_hashref(q(SELECT * FROM poll.respond(jsonb_build_object('query', ?::text, 'suspend', ?::int))), undef, $query, $ms // 10000);
+
+	return $row->{status} // do { my ($left, $signals) = split / /, $row->{body}, 2; wantarray ? ($left, $signals) : $signals };
+}
+
+# Those of these signals that were sent, within that time.
+sub changed
+{
+	my ($signals, $ms) = @_;
+
+	return fetch_value($db, q(SELECT body FROM poll.respond(jsonb_build_object('wait_for', ?::text, 'timeout', ?::int))), $signals, $ms // 0);
+}
+
+$cursor = cursor_of('rooms');
+my ($left, $signals) = suspend("feeds=rooms&cursor=$cursor&wait=20");
+is($left, 10000, 'a gateway is told how long to wait');
+like($signals, qr/^\d+:\d+$/, 'and for what');
+is((suspend("feeds=rooms&cursor=$cursor&wait=5"))[0], 5000, 'as the client says');
+is(changed($signals), '', 'nothing was sent');
+$other->begin_work;
+$other->do('UPDATE rooms SET v = 2 WHERE id = 1');
+is(changed($signals), '', 'nor by what is not committed');
+$other->rollback;
+$other->begin_work;
+$other->do('SAVEPOINT s');
+$other->do('UPDATE rooms SET v = 2 WHERE id = 1');
+$other->do('ROLLBACK TO s');
+$other->commit;
+is(changed($signals), '', 'or rolled back');
+is(suspend("feeds=rooms&cursor=$cursor&wait=20"), $signals, 'so it waits for the same');
+$db->do('UPDATE rooms SET v = 2 WHERE id = 1');
+isnt(changed($signals), '', 'a commit sends one');
+is(suspend("feeds=rooms&cursor=$cursor&wait=20"), 200, 'then there is news');
+$cursor = cursor_of('rooms');
+$signals = suspend("feeds=rooms&cursor=$cursor&wait=20");
+$db->do('BEGIN');
+$db->do('UPDATE rooms SET v = 3 WHERE id = 1');
+$db->do(q(PREPARE TRANSACTION 'p'));
+is(changed($signals), '', 'what is prepared sends none');
+$db->do(q(COMMIT PREPARED 'p'));
+isnt(changed($signals), '', 'until it is committed');
+my ($signal, $count) = split /:/, changed($signals);
+$db->do('SELECT poll.respond(?::jsonb)', undef, qq({"wake": $signal}));
+is(changed("$signal:$count"), "$signal:" . ($count + 1), 'a gateway can send one itself');
+foreach my $bad ('x', '1', '1:', '1024:0', '-1:0', '1:2 ', '1:2  3:4', '1:x', '1:2;3:4', join ' ', ('1:1') x 1025)
+{
+	eval { changed($bad) };
+	is($db->state, 'PT400', 'no signals: ' . substr $bad, 0, 10);
+}
+
+# the order: counts first, then a look; a commit in between is news, or another count
+my $race = start_child('racer', sub {
+	my $racer = connect_to($node);
+	$racer->do('UPDATE rooms SET v = v + 1 WHERE id = 50') foreach 1 .. 3000;
+	return 1;
+});
+my $missed = 0;
+foreach (1 .. 1500)
+{
+	$cursor = cursor_of('rooms');
+	$signals = suspend("feeds=rooms&cursor=$cursor&wait=20");
+	next if $signals eq '200';
+	$missed++ if fetch_value($db, q(SELECT poll.has_changes('{rooms}'::text[], ?::text)), $cursor) && changed($signals) eq '';
+}
+is($missed, 0, 'nothing comes unheard');
+finish_children($race);
+
+# ---- the gateway ----
+
+my $gateway = start_gateway($node, '-c', 4);
+
+# A client that waits
+sub start_request
+{
+	my ($path, %headers) = @_;
+	my $socket = $gateway->connection;
+
+	print $socket "GET $path HTTP/1.1\r\nHost: test\r\n" . join('', map { "$_: $headers{$_}\r\n" } keys %headers) . "\r\n";
+	$socket->flush;
+	return $socket;
+}
+
+sub is_answered { my ($socket, $timeout) = @_; return IO::Select->new($socket)->can_read($timeout // 0) ? 1 : 0; }
+sub wait_until_waiting { my ($n) = @_; foreach (1 .. 200) { return 1 if $gateway->metric('poll_gateway_waiting_clients') == $n; sleep 0.05; } return 0; }
+sub changes_in { my ($answer, $feed) = @_; return $answer->{status} == 200 ? scalar @{ decode_json($answer->{body})->{changes}{ $feed // 'rooms' } } : $answer->{status}; }
+sub poll_path { my ($wait, $feed, $scope) = @_; return "/poll?feeds=" . ($feed // 'rooms') . '&cursor=' . cursor_of($feed // 'rooms', $scope) . ($scope ? '&scope=' . $scope =~ s/"/%22/gr =~ s/ /%20/gr =~ s/\{/%7B/r =~ s/\}/%7D/r : '') . "&wait=$wait"; }
+
+my $socket = start_request(poll_path(20));
+ok(wait_until_waiting(1), 'a client waits');
+ok(!is_answered($socket, 0.3), 'while there is no news');
+$db->do('UPDATE rooms SET v = 4 WHERE id = 1');
+is(changes_in($gateway->receive($socket)), 1, 'and gets it');
+ok(wait_until_waiting(0), 'then it waits no more');
+my $start = time;
+$socket = start_request(poll_path(0.5));
+is(changes_in($gateway->receive($socket)), 0, 'or nothing, when its time is over');
+cmp_ok(time - $start, '>=', 0.45, 'not before');
+my $path = poll_path(0.3);
+my $tag = $gateway->get($path =~ s/&wait.*//r)->{headers}{etag};
+$start = time;
+$socket = start_request($path, 'If-None-Match' => $tag);
+is($gateway->receive($socket)->{status}, 304, 'that is 304, if it has the tag');
+cmp_ok(time - $start, '>=', 0.25, 'after its time, too');
+
+# those of other scopes wait on
+my %rooms = map { $_ => start_request(poll_path(20, 'room', qq({"room": $_}))) } 1 .. 5;
+ok(wait_until_waiting(5), 'clients of different rooms');
+$db->do('UPDATE rooms SET v = 5 WHERE id = 3');
+is(changes_in($gateway->receive($rooms{3}), 'room'), 1, 'the one of the room gets it');
+ok(!is_answered($rooms{$_}), 'another one does not') foreach 1, 2, 4, 5;
+ok(wait_until_waiting(4), 'they wait on');
+$db->do('UPDATE rooms SET v = 5 WHERE id IN (1, 2, 4, 5)');
+is(changes_in($gateway->receive($rooms{$_}), 'room'), 1, 'until it is theirs') foreach 1, 2, 4, 5;
+
+# many, one commit
+my @many = map { start_request(poll_path(20)) } 1 .. 500;
+ok(wait_until_waiting(500), '500 clients');
+is(fetch_value($db, q(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'poll-gateway')), 5, 'for which five sessions are enough');
+$db->do('UPDATE rooms SET v = 6 WHERE id = 1');
+is(join(' ', keys %{ { map { changes_in($gateway->receive($_)) => 1 } @many } }), '1', 'all get what one commit brings');
+
+# who goes away is forgotten
+@many = map { start_request(poll_path(20)) } 1 .. 50;
+ok(wait_until_waiting(50), 'clients wait');
+close $_ foreach @many;
+ok(wait_until_waiting(0), 'and go away');
+
+# rate limits
+$db->do(q(SELECT poll.set_rate_policy('poll', quota => 2, per => '1 hour', algorithm => 'strict')));
+$socket = start_request(poll_path(20));
+ok(wait_until_waiting(1), 'a wait costs nothing');
+$db->do('UPDATE rooms SET v = 7 WHERE id = 1');
+like($gateway->receive($socket)->{headers}{ratelimit}, qr/^"poll";r=1;/, 'until there is an answer');
+$gateway->get(poll_path(0));
+is($gateway->get(poll_path(20))->{status}, 429, 'who has spent his quota does not wait');
+$db->do(q(SELECT poll.drop_rate_policy('poll')));
+
+# the session that waits goes away, and the server
+$socket = start_request(poll_path(20));
+ok(wait_until_waiting(1), 'a client waits');
+foreach my $what ('pg_cancel_backend', 'pg_terminate_backend')
+{
+	ok(wait_for($db, q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'poll-gateway' AND state = 'active')), 'in one session');
+	$db->do("SELECT $what(pid) FROM pg_stat_activity WHERE application_name = 'poll-gateway' AND state = 'active'");
+	sleep 0.1;
+	ok(!is_answered($socket), "$what: it waits on");
+}
+ok(wait_for($db, q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'poll-gateway' AND state = 'active')), 'in another one');
+$db->do('UPDATE rooms SET v = 8 WHERE id = 1');
+is(changes_in($gateway->receive($socket)), 1, 'and gets its news');
+
+$path = poll_path(20);
+$socket = start_request($path);
+ok(wait_until_waiting(1), 'a client waits');
+$db->disconnect;
+$other->disconnect;
+$node->restart;
+$db = connect_to($node);
+$db->do('UPDATE rooms SET v = 9 WHERE id = 1');
+my $answer = $gateway->receive($socket);
+$answer = $gateway->get($path) while $answer->{status} == 503 && sleep 0.1;
+is(changes_in($answer), 1, 'a restart of the server');
+
+# the gateway stops
+$socket = start_request(poll_path(20));
+ok(wait_until_waiting(1), 'a client waits');
+$start = time;
+kill 'TERM', $gateway->{pid};
+is(changes_in($gateway->receive($socket)), 0, 'who waits is answered when the gateway stops');
+cmp_ok(time - $start, '<', 5, 'at once');
+$gateway->stop(10, 1);
+
+# ---- on a standby ----
+
+$node->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('long_poll_standby');
+$standby->init_from_backup($node, 'backup', has_streaming => 1);
+$standby->start;
+$gateway = start_gateway($standby);
+$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+$socket = start_request(poll_path(20));
+ok(wait_until_waiting(1), 'a client waits at a standby');
+$db->do('UPDATE rooms SET v = 10 WHERE id = 1');
+is(changes_in($gateway->receive($socket)), 1, 'and gets what comes there');
+$gateway->stop;
+$standby->stop;
+
+# ---- mirrors ----
+
+create_items($db);
+$gateway = start_gateway($node, '-c', 3);
+my $stop_file = PostgreSQL::Test::Utils::tempdir() . '/stop';
+
+sub long_poller
+{
+	my ($number) = @_;
+	my $mirror = PollMirror->new('items');
+
+	srand($seed + 300 + $number);
+	while (1)
+	{
+		my $last = -e $stop_file;
+		my $answer = $gateway->get("/poll?feeds=items&max_rows=" . (rand() < 0.8 ? 1000 : log_uniform(1000)) . '&wait=0.5'
+			  . (defined $mirror->{cursor} ? "&cursor=$mirror->{cursor}" : ''));
+		next if $answer->{status} == 503;
+		if ($answer->{status} != 200)
+		{
+			$mirror->fault("status $answer->{status}");
+			last;
+		}
+		my $page = decode_json($answer->{body});
+		$mirror->take_page($page, 1000);
+		last if $last && !$page->{has_more};
+		$mirror->restart if rand() < 0.002;
+	}
+	return $mirror->report;
+}
+
+my @writers = start_writers($node, 4, $seed, $duration);
+my @pollers = map { my $number = $_; start_child("client $number", sub { long_poller($number) }) } 1 .. 6;
+note 'transactions: ' . writer_summary(finish_children(@writers));
+append_to_file($stop_file, '');
+check_mirrors($db, finish_children(@pollers));
+$gateway->stop;
+$db->disconnect;
+
+done_testing();
