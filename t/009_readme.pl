@@ -1,4 +1,5 @@
-# The README's tour runs as pasted, and shows what it promises.
+# The README's tour runs as pasted, and shows what it promises; so does the SQL of
+# docs/when-to-poll.md after it.
 
 use strict;
 use warnings;
@@ -40,6 +41,15 @@ like($stdout, qr/^f\nrooms\ndelete\|\{"id":1\}\|\n/m, 'a row that leaves its roo
 like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n/m, 'a poll since a time');
 like($stdout, qr/^t\|0\nf\|t\n/m, 'a rate limit');
 like($stdout, qr/^t\nf\n?\z/m, 'an interval, and waiting for nothing');
+
+# a change that comes before the wait
+my ($trigger, $listen, $wait) = slurp_file('docs/when-to-poll.md') =~ /^```sql\n(.*?)^```\n/msg;
+($status, $stdout, $stderr) = $node->psql('postgres', join('', "SELECT poll.current_cursor('{messages}') AS cursor \\gset\n",
+		$trigger, $listen, "INSERT INTO messages (author, body) VALUES ('eve', 'news');\n", $wait), extra_params => ['-At']);
+is($status, 0, 'when to poll: psql runs it');
+is($stderr, '', 'without errors');
+like($stdout, qr/^\{"changes": ?\{"messages":\[\]\}.*\n.*Asynchronous notification "messages".*\nt\n?\z/s, 'nothing new, a notification, and no wait')
+  or diag $stdout;
 
 $node->stop;
 done_testing();

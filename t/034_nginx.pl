@@ -104,6 +104,28 @@ $answer = $nginx->get($poll, 'If-None-Match' => $tag);
 is($answer->{status}, 200, 'but not that old');
 is(scalar @{ decode_json($answer->{body})->{changes}{messages} }, 1, 'the change is there');
 
+# who asks while the first one waits for the answer waits, too, but not for long: so it
+# is tried until the machine is fast enough
+my $lock_db = connect_to($node);
+my $fetched = 10;
+foreach my $attempt (1 .. 20)
+{
+	$lock_db->do('BEGIN');
+	$lock_db->do('LOCK TABLE messages');
+	$fetched = reached(
+		sub {
+			my @sockets = map { $nginx->connection } 1 .. 10;
+
+			print $_ "GET $page&attempt=$attempt HTTP/1.1\r\nHost: test\r\n\r\n" foreach @sockets;
+			$_->flush foreach @sockets;
+			sleep 0.03;
+			$lock_db->do('COMMIT');
+			$nginx->receive($_) foreach @sockets;
+		});
+	last if $fetched == 1;
+}
+is($fetched, 1, 'ten who ask at once: one fetches');
+
 # the old one goes on being served while a newer one is fetched
 my $start = time;
 my %seen;
