@@ -482,7 +482,7 @@ CREATE FUNCTION poll.respond(request jsonb) RETURNS poll.response
 AS 'MODULE_PATHNAME', 'poll_ext_respond'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION poll.respond(jsonb) IS
-'Answers a request over HTTP completely. request: {"method": "GET", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is, or "address": of that client}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows. Status: 200 304 400 404 405 410 429 503.';
+'Answers a request over HTTP completely. request: {"method": "GET", "query": "feeds=a,b&cursor=...", "headers": {lower-case name: value}, "body": of a POST, "client": whose quota it is, or "address": of that client}. GET, HEAD, POST, OPTIONS; parameters feeds, cursor, since, scope, max_rows, wait. Status: 200 304 400 404 405 410 429 503.';
 
 CREATE FUNCTION poll.pgrst_poll(feeds text[], cursor text DEFAULT NULL, since timestamptz DEFAULT NULL,
 	max_rows integer DEFAULT 100, scope jsonb DEFAULT NULL, client text DEFAULT NULL)

@@ -78,6 +78,7 @@ run(bool busy, int64_t end)
 	{
 		int			timeout = server_run();
 
+		wait_flush();
 		loop_wait(timeout < TICK ? timeout : TICK);
 		if (loop_now() >= next_tick)
 		{

@@ -61,8 +61,8 @@ static int	statement_timeout;	/* ms */
 static bool stopped;
 
 static Database *databases;
-static int	database_count;		/* without the one for the job that waits, which is
-								 * the last */
+static int	database_count;		/* without the one for the job that waits,
+								 * which is the last */
 static Job *waiting_job;
 static bool failing;			/* the last attempt to connect has failed */
 static bool complained;			/* of that; said once until all are open */

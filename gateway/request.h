@@ -33,7 +33,7 @@ typedef struct Request
 	char	   *parameter;		/* for poll.respond(): an object without its
 								 * end */
 	bool		job_asked;		/* once at least */
-	TAILQ_ENTRY(Request) waiting_entry;
+				TAILQ_ENTRY(Request) waiting_entry;
 	bool		covered;		/* the database waits for its signals */
 	Source		hangup;
 	int64_t		wait_until;		/* 0: it has not waited so far, or shall no

@@ -27,7 +27,7 @@
 #include "server.h"
 #include "wait.h"
 
-#define SIGNALS		1024
+#define SIGNALS		65536
 #define LONGEST		5000		/* ms that the database waits in one call */
 #define RETRY		200			/* ms, if that has failed */
 #define BATCH		64			/* requests in one statement */
@@ -35,6 +35,7 @@
 typedef struct Batch
 {
 	Job			job;
+	bool		after_call;		/* because of what the last call has returned */
 	int			count;
 	Request    *requests[BATCH];
 } Batch;
@@ -43,6 +44,8 @@ static TAILQ_HEAD(, Request) waiting = TAILQ_HEAD_INITIALIZER(waiting);
 static int	count;
 static int	uncovered;			/* of them the database does not wait for so
 								 * many */
+static Request *arrived[BATCH]; /* to be asked for */
+static int	arrived_count;
 static uint64_t asked_again;
 static bool stopped;
 
@@ -50,6 +53,8 @@ static Job	waiter;				/* the call that waits */
 static bool is_waiting;
 static int64_t retry_at;
 static bool complained;
+static int	pending;			/* batches because of it; the next call is for
+								 * these requests, too */
 
 static Job	wake;				/* makes it return */
 static bool is_waking;
@@ -57,6 +62,7 @@ static int	own_signal = -1;
 static long long own_count = -1;
 
 /* what the last call has returned */
+static bool taking;				/* right now */
 static long long changed[SIGNALS];
 static uint64_t changed_by[SIGNALS];	/* the number of that call */
 static uint64_t calls;
@@ -75,15 +81,16 @@ remove_waiting(Request *request)
 	uncovered -= !request->covered;
 }
 
-/* The client has gone, or will send no more. */
+/* The client has gone: nothing is asked, or charged, for it any more. */
 static void
 hung_up(Source *source, uint32_t events)
 {
 	Request    *request = (Request *) ((char *) source - offsetof(Request, hangup));
 
 	remove_waiting(request);
-	request->wait_until = 0;
-	ask_all(&request, 1);
+	request->answer = answer_problem(MHD_HTTP_SERVICE_UNAVAILABLE, "the connection was closed while it waited");
+	request->answered = true;
+	server_answered(request);
 }
 
 /* Keeps it, for as long and for what the text says: "20000 17:42 4:1003". */
@@ -113,11 +120,14 @@ suspend(Request *request, const char *text)
 static bool
 next_signal(const char **text, int *signal, long long *value)
 {
-	int			length;
+	char	   *end;
+	long		number = strtol(*text, &end, 10);
 
-	if (sscanf(*text, " %d:%lld%n", signal, value, &length) != 2 || *signal < 0 || *signal >= SIGNALS)
+	if (end == *text ||*end != ':' || number < 0 || number >= SIGNALS)
 		return false;
-	*text += length;
+	*signal = number;
+	*value = strtoll(end + 1, &end, 10);
+	*text = end;
 	return true;
 }
 
@@ -152,6 +162,8 @@ batch_done(Job *job, PGresult *result)
 		for (int i = 0; i < batch->count; i++)
 			taken(batch->requests[i], shared, i);
 	answer_release(shared);
+	if (batch->after_call && --pending == 0)
+		step();
 	free(batch);
 }
 
@@ -187,6 +199,8 @@ ask_all(Request **requests, int n)
 		fputc(']', out);
 	fclose(out);
 	batch->count = n;
+	batch->after_call = taking;
+	pending += taking;
 	batch->job.statement = n > 1 ? POLLS_STATEMENT : POLL_STATEMENT;
 	batch->job.deadline = loop_now() + options.timeout;
 	batch->job.done = batch_done;
@@ -196,7 +210,25 @@ ask_all(Request **requests, int n)
 void
 wait_ask(Request *request)
 {
-	ask_all(&request, 1);
+	/* one that is answered at once may take long, and be in the way of others */
+	if (request->query == NULL || strstr(request->query, "wait=") == NULL)
+	{
+		ask_all(&request, 1);
+		return;
+	}
+	arrived[arrived_count++] = request;
+	if (arrived_count == BATCH)
+		wait_flush();
+}
+
+void
+wait_flush(void)
+{
+	int			n = arrived_count;
+
+	arrived_count = 0;
+	if (n > 0)
+		ask_all(arrived, n);
 }
 
 /* Those of the list for which the function is true. */
@@ -254,7 +286,9 @@ take_signals(const char *text)
 		if (signal == own_signal)
 			own_count = value;
 	}
+	taking = true;
 	ask_those(has_changed);
+	taking = false;
 }
 
 static void
@@ -285,10 +319,16 @@ static void
 print_signals(FILE *out)
 {
 	static long long oldest[SIGNALS];
-	static bool used[SIGNALS];
+	static uint64_t printed_by[SIGNALS];
+	static int	signals[SIGNALS];
+	static uint64_t prints;
 	Request    *request;
+	int			n = 1;
 
-	memset(used, 0, sizeof(used));
+	prints++;
+	signals[0] = own_signal;
+	printed_by[own_signal] = prints;
+	oldest[own_signal] = own_count;
 	TAILQ_FOREACH(request, &waiting, waiting_entry)
 	{
 		const char *text = request->signals;
@@ -297,17 +337,19 @@ print_signals(FILE *out)
 
 		while (next_signal(&text, &signal, &value))
 		{
-			if (!used[signal] || value < oldest[signal])
+			if (printed_by[signal] != prints)
+			{
+				printed_by[signal] = prints;
+				signals[n++] = signal;
 				oldest[signal] = value;
-			used[signal] = true;
+			}
+			else if (value < oldest[signal])
+				oldest[signal] = value;
 		}
 		request->covered = true;
 	}
-	used[own_signal] = true;
-	oldest[own_signal] = own_count;
-	for (int i = 0, n = 0; i < SIGNALS; i++)
-		if (used[i])
-			fprintf(out, "%s%d:%lld", n++ > 0 ? " " : "", i, oldest[i]);
+	for (int i = 0; i < n; i++)
+		fprintf(out, "%s%d:%lld", i > 0 ? " " : "", signals[i], oldest[signals[i]]);
 }
 
 static void
@@ -357,7 +399,7 @@ step(void)
 {
 	if (count == 0 || stopped)
 		return;
-	if (!is_waiting && loop_now() >= retry_at)
+	if (!is_waiting && pending == 0 && loop_now() >= retry_at)
 		start_waiting();
 	else if (is_waiting && uncovered > 0 && !is_waking)
 		wake_waiter();

@@ -19,6 +19,9 @@
  */
 extern void wait_ask(Request *request);
 
+/* To be called when all that has arrived was taken: they are asked for together. */
+extern void wait_flush(void);
+
 /* To be called several times a second. */
 extern void wait_tick(void);
 

@@ -37,8 +37,8 @@ typedef struct PollMember
 	Size		scope;			/* where in the set its scope is, see
 								 * poll_scope_append() */
 	int			scope_len;		/* 0 = the feed has none */
-	int			row_security;	/* CheckEnableRlsResult: RLS_ENABLED if policies
-								 * decide what this caller sees */
+	int			row_security;	/* CheckEnableRlsResult: RLS_ENABLED if
+								 * policies decide what this caller sees */
 } PollMember;
 
 typedef struct PollFeedSet

@@ -41,8 +41,8 @@
 typedef struct Signals
 {
 	int			n;
-	int			signals[POLL_SIGNALS];
-	uint64		counts[POLL_SIGNALS];
+	int		   *signals;
+	uint64	   *counts;
 } Signals;
 
 static void
@@ -91,14 +91,21 @@ static Signals *
 parse_signals(const char *src)
 {
 	Signals    *result = palloc(sizeof(Signals));
+	int			max = 0;
 
+	for (const char *p = src; *p; p++)
+		max += *p == ':';
+	if (max > POLL_SIGNALS)
+		bad_signals();
 	result->n = 0;
+	result->signals = palloc(sizeof(int) * Max(max, 1));
+	result->counts = palloc(sizeof(uint64) * Max(max, 1));
 	while (*src)
 	{
 		char	   *end;
 		unsigned long signal = strtoul(src, &end, 10);
 
-		if (!isdigit((unsigned char) *src) || *end != ':' || signal >= POLL_SIGNALS || result->n == POLL_SIGNALS)
+		if (!isdigit((unsigned char) *src) || *end != ':' || signal >= POLL_SIGNALS)
 			bad_signals();
 		result->signals[result->n] = (int) signal;
 		src = end + 1;

@@ -2,20 +2,19 @@
  * waiters.c
  *		Sessions that wait for changes, and the writers that wake them.
  *
- * A waiter has a place in shared memory with a Bloom filter of the channels that it
- * waits for.  A transaction remembers the bits of the channels that it has written to,
- * and when it has committed, and its changes are visible, it sets the latch of each
- * waiter that has one of them.  Two channels with the same bit only make a waiter look
- * once more for nothing.
+ * A waiter has a place in shared memory with a bit for each signal that it waits for:
+ * the hash of a channel.  A transaction remembers the signals of the channels that it has
+ * written to, and when it has committed, and its changes are visible, it sets the latch
+ * of each waiter that has one of them.  Two channels with the same signal only make a
+ * waiter look once more for nothing, and many count as all.
  *
  * A waiter arms itself, then looks with a new snapshot, then sleeps.  A writer becomes
  * visible first, and looks for armed waiters after that.  So one of the two sees the
  * other.  Who wakes a waiter disarms it: while it is busy, the others need not do
  * anything, and without waiters a commit reads one shared word for each 64 places.
  *
- * Who waits for many clients, whose feeds are not its own, waits for signals: the bits
- * of the filter, each with a count of the commits that have touched it.  The order is the
- * same: a writer becomes visible, then counts, then looks for armed waiters.  Who has read
+ * Who waits for many clients, whose feeds are not its own, looks at the signals: each
+ * has a count of the commits that have sent it.  The order is the same: a writer becomes visible, then counts, then looks for armed waiters.  Who has read
  * a count, and has then found nothing new with a new snapshot, will hear of what comes
  * later: by another count.  What was prepared commits without telling what it has
  * touched: that counts for all.
@@ -70,9 +69,12 @@ static Waiters *waiters = NULL;
 /* this process's place, or -1 */
 static int	my_place = -1;
 
-/* what this transaction has written to */
-static Filter touched;
-static bool any_touched = false;
+/* more signals than this count as all */
+#define MAX_TOUCHED		64
+
+/* the signals of what this transaction has written to */
+static int	touched[MAX_TOUCHED];
+static int	ntouched = 0;
 
 void
 poll_waiters_shmem_request(void)
@@ -115,13 +117,9 @@ filter_add(Filter *filter, int signal)
 }
 
 static bool
-filters_meet(const Filter *a, const Filter *b)
+filter_has(const Filter *filter, int signal)
 {
-	uint64		common = 0;
-
-	for (int i = 0; i < FILTER_WORDS; i++)
-		common |= a->words[i] & b->words[i];
-	return common != 0;
+	return (filter->words[signal / 64] >> (signal % 64)) & 1;
 }
 
 /* ---- writers ---- */
@@ -129,23 +127,28 @@ filters_meet(const Filter *a, const Filter *b)
 void
 poll_waiters_note(int64 channel)
 {
-	if (waiters == NULL)
+	int			signal;
+
+	if (waiters == NULL || ntouched > MAX_TOUCHED)
 		return;
-	filter_add(&touched, poll_signal_of(channel));
-	any_touched = true;
+	signal = poll_signal_of(channel);
+	for (int i = 0; i < ntouched; i++)
+		if (touched[i] == signal)
+			return;
+	if (ntouched < MAX_TOUCHED)
+		touched[ntouched] = signal;
+	ntouched++;
 }
 
 void
 poll_waiters_forget(void)
 {
-	if (any_touched)
-		memset(&touched, 0, sizeof(touched));
-	any_touched = false;
+	ntouched = 0;
 }
 
 /* Wakes those in this database that wait for one of these; NULL: all. */
 static void
-wake(const Filter *filter)
+wake(const int *signals, int n)
 {
 	/* visible first, then look: pairs with poll_waiters_arm() */
 	pg_memory_barrier();
@@ -153,45 +156,22 @@ wake(const Filter *filter)
 	{
 		uint64		armed = pg_atomic_read_u64(&waiters->armed[i]);
 
-		for (int j = 0; armed >> j != 0 && j < 64; j++)
+		for (; armed != 0; armed &= armed - 1)
 		{
-			const Waiter *waiter = &waiters->places[i * 64 + j];
-			uint64		bit = UINT64CONST(1) << j;
+			int			place = pg_rightmost_one_pos64(armed);
+			const Waiter *waiter = &waiters->places[i * 64 + place];
+			uint64		bit = UINT64CONST(1) << place;
+			bool		waits = signals == NULL;
 
-			if ((armed & bit) == 0 || waiter->database != MyDatabaseId ||
-				(filter != NULL && !filters_meet(filter, &waiter->filter)))
+			if (waiter->database != MyDatabaseId)
 				continue;
+			for (int j = 0; !waits && j < n; j++)
+				waits = filter_has(&waiter->filter, signals[j]);
 			/* it may have gone since: then its latch is set for nothing */
-			if (pg_atomic_fetch_and_u64(&waiters->armed[i], ~bit) & bit)
+			if (waits && (pg_atomic_fetch_and_u64(&waiters->armed[i], ~bit) & bit))
 				SetLatch(waiter->latch);
 		}
 	}
-}
-
-static void
-count(const Filter *filter)
-{
-	for (int i = 0; i < FILTER_WORDS; i++)
-	{
-		uint64		word = filter->words[i];
-
-		while (word != 0)
-		{
-			pg_atomic_fetch_add_u64(&waiters->counts[i * 64 + pg_rightmost_one_pos64(word)], 1);
-			word &= word - 1;
-		}
-	}
-}
-
-void
-poll_waiters_wake(void)
-{
-	if (any_touched)
-	{
-		count(&touched);
-		wake(&touched);
-	}
-	poll_waiters_forget();
 }
 
 void
@@ -200,7 +180,25 @@ poll_waiters_wake_all(void)
 	if (waiters == NULL)
 		return;
 	pg_atomic_fetch_add_u64(&waiters->all, 1);
-	wake(NULL);
+	wake(NULL, 0);
+}
+
+static void
+send(const int *signals, int n)
+{
+	for (int i = 0; i < n; i++)
+		pg_atomic_fetch_add_u64(&waiters->counts[signals[i]], 1);
+	wake(signals, n);
+}
+
+void
+poll_waiters_wake(void)
+{
+	if (ntouched > MAX_TOUCHED)
+		poll_waiters_wake_all();
+	else if (ntouched > 0)
+		send(touched, ntouched);
+	poll_waiters_forget();
 }
 
 /* ---- signals ---- */
@@ -220,11 +218,7 @@ poll_signal_count(int signal)
 void
 poll_signal_send(int signal)
 {
-	Filter		filter = {0};
-
-	filter_add(&filter, signal);
-	count(&filter);
-	wake(&filter);
+	send(&signal, 1);
 }
 
 /* ---- waiting ---- */
