@@ -20,9 +20,9 @@ typedef struct PollCacheUse
 	int64		max_age;		/* in microseconds */
 
 	/*
-	 * Is what was begun then, and is not older than max_age, still good?
-	 * What was begun after the arrival, and is as of that, always is.  Runs
-	 * no SQL.
+	 * Is what was begun then, and is not older than max_age, still good? What
+	 * was begun after the arrival, and is as of that, always is.  Runs no
+	 * SQL.
 	 */
 	uint64		arrival;		/* set by poll_cache_get() */
 	bool		(*is_good) (struct PollCacheUse *use, const char *content, uint64 begun);
