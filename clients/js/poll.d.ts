@@ -33,7 +33,7 @@ export interface PollInfo {
 	changes: number;
 	/** of the body */
 	bytes: number;
-	/** of request and response, in milliseconds */
+	/** of request and response, in milliseconds; with what the server has held it */
 	duration: number;
 	etag: string | null;
 	/** the next page follows */
@@ -64,7 +64,9 @@ interface CommonOptions {
 	minInterval?: number;
 	/** default 60000, or the interval if that is more */
 	maxInterval?: number;
-	/** milliseconds for a whole answer; default 30000 */
+	/** whole seconds that the server may hold a request until there is news, at most 25; default 0 */
+	wait?: number;
+	/** milliseconds for a whole answer, beyond wait; default 30000 */
 	timeout?: number;
 	/** do not poll while the page is hidden; default true */
 	pauseHidden?: boolean;

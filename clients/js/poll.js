@@ -7,13 +7,19 @@
  * in three places: after an answer (#answered), after an expired cursor (#expired)
  * and after an error (#failed).
  *
- * All times are in milliseconds.
+ * A request may ask the server to hold it until there is news. Then what cannot wait
+ * ends it (#release), and it is as if it had not been made.
+ *
+ * All times are in milliseconds, but for what goes to the server and the option wait.
  */
 
 const JITTER = 0.1; // a wait is up to a tenth longer, so that clients do not ask in step
 const PATIENCE = 3; // from so many empty polls in a row on, the adaptive interval grows
 const MAX_URL = 4000; // characters; what is longer goes by POST
 const MAX_TIMER = 2 ** 31 - 1; // a longer timer fires at once
+const MAX_WAIT = 25; // seconds; no server waits longer
+const HONOURED = 0.9; // who has waited so much of what was asked for knows wait
+const RELEASED = new Error('a held request has ended');
 
 /** Why a poll failed. `fatal`: the poller has stopped, since asking again cannot help. */
 export class PollError extends Error {
@@ -83,11 +89,14 @@ export class Poller {
 	#asked = null; // the interval that the last answer asked for
 	#news = 0; // changes since the last complete answer
 	#empty = 0; // empty polls in a row
+	#more = false; // the next page is there
 	#complete = false; // the last answer was the last page
 	#resets = 0; // expired cursors in a row
 	#retryAt = 0; // not before, says Retry-After
-	#again = false; // pollNow() was called during a poll
+	#again = false; // pollNow() was called, for the next poll
+	#quick = false; // and this is that poll: the server is not to hold it
 	#arm = null; // while waiting: sets another time to poll
+	#release = null; // while the server holds a request: ends it
 	#controller = null;
 	#loop = null;
 
@@ -96,6 +105,7 @@ export class Poller {
 			url: '/poll',
 			interval: 5000,
 			adaptive: false,
+			wait: 0,
 			timeout: 30000,
 			pauseHidden: true,
 			fetch: (...args) => fetch(...args),
@@ -120,8 +130,14 @@ export class Poller {
 		const { signal } = this.#controller;
 		const on = (target, event, listener) => target?.addEventListener?.(event, listener, { signal });
 		on(outer, 'abort', () => this.stop());
-		on(globalThis, 'online', () => this.#arm?.(Date.now()));
-		on(globalThis.document, 'visibilitychange', () => this.#arm?.(this.#hidden() ? this.nextPoll : Date.now()));
+		on(globalThis, 'online', () => {
+			this.#release?.(); // of a connection that may be gone
+			this.#arm?.(Date.now());
+		});
+		on(globalThis.document, 'visibilitychange', () => {
+			if (this.#hidden()) this.#release?.();
+			this.#arm?.(this.#hidden() ? this.nextPoll : Date.now());
+		});
 		this.#setState('waiting');
 		this.#loop = this.#run(signal, this.#loop);
 		return this;
@@ -137,8 +153,9 @@ export class Poller {
 
 	/** Polls at once, though not before a Retry-After is over. */
 	pollNow() {
-		if (this.#arm) this.#arm(Date.now(), true);
-		else this.#again = this.#controller !== null;
+		this.#again = this.#controller !== null;
+		this.#release?.();
+		this.#arm?.(Date.now(), true);
 	}
 
 	// ---- the loop ----
@@ -179,13 +196,14 @@ export class Poller {
 	/** One request and what follows from it. Returns how long to wait. */
 	async #poll(signal) {
 		const poll = { status: 0, changes: 0, bytes: 0, duration: 0, etag: null, more: false, error: null };
+		this.#quick = this.#again;
 		this.#again = false;
 		this.#asked = null;
 		this.#setState('polling');
 		try {
 			poll.wait = await this.#exchange(poll, signal);
 		} catch (error) {
-			if (signal.aborted) return 0;
+			if (signal.aborted || error === RELEASED) return 0;
 			poll.error = asPollError(error, poll.status);
 			poll.wait = this.#failed(poll.error);
 		}
@@ -200,8 +218,9 @@ export class Poller {
 		}
 		const request = await this.#request();
 		const response = await this.#fetch(request, poll, signal);
-		if (response.status === 200) return this.#deliver(request, response.json(), poll);
-		if (response.status === 304 && request.headers.has('If-None-Match')) return this.#answered(0);
+		const early = poll.duration < HONOURED * request.hold;
+		if (response.status === 200) return this.#deliver(request, response.json(), poll, early);
+		if (response.status === 304 && request.headers.has('If-None-Match')) return this.#answered(0, early);
 		if (response.status === 410) return this.#expired();
 		throw problemError(response);
 	}
@@ -213,6 +232,8 @@ export class Poller {
 		const cursor = this.cursor ?? from;
 		const url = new URL(this.#url);
 		const request = { headers: new Headers(typeof headers === 'function' ? await headers() : headers), cache: 'no-store' };
+		const wait = this.#mayWait() ? this.#options.wait : 0;
+		request.hold = wait * 1000;
 		const names = this.#feeds.map(encodeURIComponent).join(',');
 		const query = [
 			this.#url.search.slice(1),
@@ -220,6 +241,7 @@ export class Poller {
 			scope && `scope=${encodeURIComponent(JSON.stringify(scope))}`,
 			maxRows && `max_rows=${maxRows}`,
 			cursor && `cursor=${encodeURIComponent(cursor)}`,
+			wait && `wait=${wait}`,
 		];
 		url.search = query.filter(Boolean).join('&');
 		if (url.href.length <= MAX_URL) {
@@ -227,19 +249,25 @@ export class Poller {
 			return { ...request, url: url.href };
 		}
 		request.headers.set('Content-Type', 'application/json');
-		const body = JSON.stringify({ feeds: this.#feeds, scope, max_rows: maxRows, cursor });
+		const body = JSON.stringify({ feeds: this.#feeds, scope, max_rows: maxRows, cursor, wait: wait || undefined });
 		return { ...request, url: this.#url.href, method: 'POST', body };
 	}
 
+	/** The server may hold the request, unless somebody wants an answer now. */
+	#mayWait() {
+		return this.cursor && !this.#more && !this.#quick && !this.#again && !this.#hidden();
+	}
+
 	/** The response with its whole body, within the timeout. */
-	async #fetch({ url, ...init }, poll, signal) {
+	async #fetch({ url, hold, ...init }, poll, signal) {
 		signal.throwIfAborted();
-		const { timeout } = this.#options;
+		const timeout = this.#options.timeout + hold;
 		const started = Date.now();
 		const controller = new AbortController();
 		const abort = () => controller.abort();
 		const timer = setTimeout(() => controller.abort(new PollError(`no answer within ${timeout / 1000} s`)), timeout);
 		signal.addEventListener('abort', abort);
+		if (hold) this.#release = () => controller.abort(RELEASED);
 		try {
 			const response = await this.#read(url, { ...init, signal: controller.signal });
 			signal.throwIfAborted();
@@ -251,6 +279,7 @@ export class Poller {
 		} finally {
 			poll.duration = Date.now() - started;
 			clearTimeout(timer);
+			this.#release = null;
 			signal.removeEventListener('abort', abort);
 		}
 	}
@@ -264,7 +293,7 @@ export class Poller {
 
 	// ---- what follows ----
 
-	async #deliver({ url, method }, answer, poll) {
+	async #deliver({ url, method }, answer, poll, early) {
 		const { feeds, onChanges } = this.#options;
 		const lists = Object.entries(answer.changes).filter(([, changes]) => changes.length > 0);
 		poll.changes = lists.reduce((sum, [, changes]) => sum + changes.length, 0);
@@ -275,12 +304,16 @@ export class Poller {
 		// While there is more, a 304 must not say that nothing is new.
 		this.#tag = poll.etag && !method && !answer.has_more ? { url, etag: poll.etag } : null;
 		if (answer.cursor !== this.cursor) await this.#keep(answer.cursor);
-		return this.#answered(poll.changes, answer);
+		return this.#answered(poll.changes, early, answer);
 	}
 
-	/** The interval after an answer; a series of pages counts as one. */
-	#answered(changes, answer = {}) {
+	/**
+	 * The interval after an answer; a series of pages counts as one. Early: the server
+	 * has not held the request as long as it was asked to.
+	 */
+	#answered(changes, early, answer = {}) {
 		this.#news += changes;
+		this.#more = answer.has_more === true;
 		if (answer.behind) return spread(this.#options.minInterval);
 		if (answer.has_more) return 0;
 		this.#empty = this.#news ? 0 : this.#empty + 1;
@@ -292,7 +325,8 @@ export class Poller {
 		// Expired cursors are in a row unless a full sync and another poll went well.
 		if (this.#complete) this.#resets = 0;
 		this.#complete = true;
-		return spread(this.interval);
+		const atOnce = this.#options.wait > 0 && (changes > 0 || !early);
+		return atOnce ? 0 : spread(this.interval);
 	}
 
 	/** The first time in a row a full sync follows at once. */
@@ -354,7 +388,7 @@ export class Poller {
 	}
 }
 
-function checkOptions({ feeds, onChanges, minInterval, interval, maxInterval, timeout }) {
+function checkOptions({ feeds, onChanges, minInterval, interval, maxInterval, wait, timeout }) {
 	const names = Array.isArray(feeds) ? feeds : Object.keys(feeds ?? {});
 	if (names.length === 0) throw new TypeError('feeds must name at least one feed');
 	const handlers = Array.isArray(feeds) ? [onChanges] : Object.values(feeds);
@@ -362,7 +396,8 @@ function checkOptions({ feeds, onChanges, minInterval, interval, maxInterval, ti
 		throw new TypeError('feeds must be an array, with onChanges, or an object of handlers');
 	if (!(minInterval > 0 && minInterval <= interval && interval <= maxInterval && maxInterval < Infinity))
 		throw new RangeError('it must be that 0 < minInterval <= interval <= maxInterval');
-	if (!(timeout > 0 && timeout <= MAX_TIMER)) throw new RangeError('timeout must be milliseconds');
+	if (!(Number.isInteger(wait) && wait >= 0 && wait <= MAX_WAIT)) throw new RangeError(`wait must be whole seconds, at most ${MAX_WAIT}`);
+	if (!(timeout > 0 && timeout + wait * 1000 <= MAX_TIMER)) throw new RangeError('timeout must be milliseconds');
 }
 
 function spread(time) {

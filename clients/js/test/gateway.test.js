@@ -78,6 +78,35 @@ test('nothing new is a 304, without a body', async (t) => {
 	assert.match(last.etag, /^W\/"/);
 });
 
+for (const padding of ['', `?padding=${'x'.repeat(4000)}`])
+	test(`long polls: a change arrives well before the wait is over, by ${padding ? 'POST' : 'GET'}`, async (t) => {
+		const mirror = follow(t, { url: `${gateway.base}/poll${padding}`, wait: 20, interval: 30000, maxInterval: 30000 });
+		await until('it waits', () => gateway.waiting().then((count) => count === 1));
+		for (const title of ['one', 'two']) {
+			const polls = mirror.polls.length;
+			await new Promise((resolve) => setTimeout(resolve, 300));
+			assert.equal(mirror.polls.length, polls);
+			const { id } = await save({ title });
+			await until('the new row is there', () => mirror.row({ id }));
+			await until('it waits again', () => gateway.waiting().then((count) => count === 1));
+		}
+		assert.ok(mirror.polls.at(-1).duration < 10000);
+		mirror.poller.pollNow();
+		await until('it has polled', () => mirror.polls.at(-1).changes === 0);
+		await until('it waits again', () => gateway.waiting().then((count) => count === 1));
+		await mirror.poller.stop();
+		await until('nobody waits', () => gateway.waiting().then((count) => count === 0));
+		assert.deepEqual(mirror.errors, []);
+	});
+
+test('long polls: when the wait is over, the next one follows', async (t) => {
+	await save({ title: 'one' });
+	const mirror = follow(t, { wait: 1, interval: 30000, maxInterval: 30000 });
+	await until('there are 304s', () => mirror.polls.filter(({ status }) => status === 304).length >= 2);
+	const last = mirror.polls.at(-1);
+	assert.deepEqual([last.wait, last.duration >= 900 && last.duration < 5000], [0, true]);
+});
+
 test('mirror and table are equal while others write', async (t) => {
 	await insert(100);
 	const mirror = follow(t, { maxRows: 7 });

@@ -53,6 +53,12 @@ export class Gateway {
 		await once(this.process, 'exit');
 	}
 
+	/** How many requests it holds */
+	async waiting() {
+		const metrics = await (await fetch(`${this.base}/metrics`)).text();
+		return Number(metrics.match(/^poll_gateway_waiting_clients (\d+)$/m)[1]);
+	}
+
 	/** What a function of schema api returns */
 	async call(name, task) {
 		const response = await fetch(`${this.base}/rpc/${name}`, {

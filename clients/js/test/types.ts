@@ -22,6 +22,7 @@ const poller: Poller = new Poller({
 	},
 	scope: { room_id: 7 },
 	from: 'now',
+	wait: 20,
 	headers: async () => ({ Authorization: 'Bearer x' }),
 	store: { load: () => localStorage.getItem('cursor'), save: async (cursor) => void cursor },
 	signal: AbortSignal.timeout(1000),
@@ -45,6 +46,8 @@ new Poller({ feeds: ['tasks'] });
 new Poller({ feeds: { tasks: () => {} }, onChanges: () => {} });
 // @ts-expect-error: a number
 new Poller({ feeds: { tasks: () => {} }, interval: '5 s' });
+// @ts-expect-error: a number of seconds
+new Poller({ feeds: { tasks: () => {} }, wait: true });
 // @ts-expect-error: no such option
 new Poller({ feeds: { tasks: () => {} }, intervall: 5 });
 // @ts-expect-error: it is the poller's

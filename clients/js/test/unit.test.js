@@ -68,6 +68,7 @@ function makeWorld(t, options = {}, answers = []) {
 		interval: 4000,
 		fetch: async (url, init) => {
 			world.requests.push({ url, init, time: Date.now() - START, tag: init.headers.get('If-None-Match') });
+			if (world.requests.length > 200) return silent(url, init); // it would never end
 			return (answers.length > 1 ? answers.shift() : answers[0])(url, init);
 		},
 		onChanges: ({ tasks }) => world.delivered.push(tasks.map(({ key }) => key.id)),
@@ -81,6 +82,7 @@ function makeWorld(t, options = {}, answers = []) {
 	world.intervals = () => world.polls.map(({ interval }) => interval);
 	world.times = () => world.requests.map(({ time }) => time);
 	world.cursors = () => world.requests.map(({ url }) => new URL(url).searchParams.get('cursor'));
+	world.asked = () => world.requests.map(({ url }) => new URL(url).searchParams.get('wait'));
 	world.start = () => (world.poller.start(), settle());
 	t.after(() => world.poller.stop());
 	return world;
@@ -389,6 +391,218 @@ for (const adaptive of [false, true])
 		assert.deepEqual(world.intervals(), adaptive ? [2500, 1000, 60000, 30000] : [4000, 4000, 4000, 4000]);
 		assert.deepEqual(world.waits(), world.intervals());
 	});
+
+// ---- long polls ----
+
+/** A server that knows wait: nothing is new when it is over. */
+const held = (reply, after) => (url, { signal }) =>
+	new Promise((resolve, reject) => {
+		const asked = Number(new URL(url).searchParams.get('wait'));
+		setTimeout(() => resolve(reply()), after ?? asked * 1000);
+		signal.addEventListener('abort', () => reject(signal.reason));
+	});
+
+test('wait is asked for with a cursor, and not for the next page', async (t) => {
+	const more = answer('c2', [upsert(2)], { has_more: true });
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), more, answer('c3', [upsert(3)]), held(answer('c3')), status(410), answer('c4'), silent]);
+	await world.start();
+	await world.pass(20000);
+	assert.deepEqual(world.cursors(), [null, 'c1', 'c2', 'c3', 'c3', null, 'c4']);
+	assert.deepEqual(world.asked(), [null, '20', null, '20', '20', null, '20']);
+});
+
+test('nor without the option, nor with from: "now"', async (t) => {
+	const world = makeWorld(t, { wait: 0, from: 'now' }, [answer('c1')]);
+	await world.start();
+	await world.pass(4000);
+	assert.deepEqual(world.asked(), [null, null]);
+	const waiting = makeWorld(t, { wait: 20, from: 'now' }, [answer('c1'), silent]);
+	await waiting.start();
+	assert.deepEqual(waiting.cursors(), ['now', 'c1']);
+	assert.deepEqual(waiting.asked(), [null, '20']);
+});
+
+test('a POST says wait in its body', async (t) => {
+	const feeds = Array.from({ length: 100 }, (_, i) => `${i}`.padStart(60, 'f'));
+	const world = makeWorld(t, { feeds, wait: 20 }, [answer('c1'), silent]);
+	await world.start();
+	assert.deepEqual(
+		world.requests.map(({ init }) => JSON.parse(init.body)),
+		[{ feeds }, { feeds, cursor: 'c1', wait: 20 }],
+	);
+});
+
+for (const adaptive of [false, true])
+	test(`after a wait or changes the next poll follows at once, the interval ${adaptive ? 'adaptive' : 'fixed'}`, async (t) => {
+		const ETag = 'W/"1"';
+		const world = makeWorld(t, { wait: 20, adaptive }, [
+			answer('c1', [upsert(1)]),
+			held(answer('c1', [], { headers: { ETag } })),
+			held(unchanged),
+			held(answer('c2', [upsert(2)]), 3000),
+			held(answer('c2'), 18000), // a clock is not exact
+			silent,
+		]);
+		world.random = 1;
+		await world.start();
+		await world.pass(70000);
+		assert.deepEqual(world.times(), [0, 0, 20000, 40000, 43000, 61000]);
+		assert.deepEqual(world.waits(), [0, 0, 0, 0, 0]);
+		assert.deepEqual(
+			world.requests.map(({ tag }) => tag),
+			[null, null, ETag, ETag, null, null],
+		);
+		assert.deepEqual(world.delivered, [[1], [2]]);
+		assert.deepEqual(world.errors, []);
+	});
+
+for (const [name, early] of [['200', answer('c1', [], { headers: { ETag: 'W/"1"' } })], ['304', unchanged]])
+	test(`a server that does not wait is polled as without the option: ${name}`, async (t) => {
+		const world = makeWorld(t, { wait: 20 }, [answer('c1'), answer('c1', [], { headers: { ETag: 'W/"1"' } }), early]);
+		await world.start();
+		await world.pass(12000);
+		assert.deepEqual(world.times(), [0, 0, 4000, 8000, 12000]);
+	});
+
+test('nor is one polled at once that has waited for less, as its limit is', async (t) => {
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), held(answer('c1'), 10000)]);
+	await world.start();
+	await world.pass(28000);
+	assert.deepEqual(world.times(), [0, 0, 14000, 28000]);
+});
+
+test('an adaptive interval that a server asks for is for answers that come early', async (t) => {
+	const headers = { 'X-Poll-Interval': '7' };
+	const world = makeWorld(t, { wait: 20, adaptive: true }, [answer('c1'), answer('c1', [], { headers }), held(answer('c1', [], { headers })), silent]);
+	await world.start();
+	await world.pass(27000);
+	assert.deepEqual(world.times(), [0, 0, 7000, 27000]);
+});
+
+test('an answer that is behind is asked again soon, and not held', async (t) => {
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), answer('c1', [], { has_more: true, behind: true }), silent]);
+	await world.start();
+	await world.pass(1000);
+	assert.deepEqual(world.times(), [0, 0, 1000]);
+	assert.deepEqual(world.asked(), [null, '20', null]);
+});
+
+test('errors wait as ever', async (t) => {
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), broken, status(504), status(429, { 'Retry-After': '30' }), silent]);
+	world.random = 0.5;
+	await world.start();
+	await world.pass(50000);
+	assert.deepEqual(world.waits(), [0, 4000, 8000, 31500]);
+	assert.deepEqual(world.asked(), [null, '20', '20', '20', '20']);
+});
+
+test('the timeout begins when the wait is over', async (t) => {
+	const world = makeWorld(t, { wait: 20, timeout: 10000 }, [answer('c1'), silent]);
+	world.random = 1;
+	await world.start();
+	await world.pass(29999);
+	assert.equal(world.errors.length, 0);
+	await world.pass(1);
+	assert.equal(world.errors[0].message, 'no answer within 30 s');
+	const slow = makeWorld(t, { wait: 20, timeout: 10000 }, [silent]);
+	await slow.start();
+	await slow.pass(10000);
+	assert.equal(slow.errors[0].message, 'no answer within 10 s'); // it was not to be held
+});
+
+test('stop ends a request that is held', async (t) => {
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), silent]);
+	await world.start();
+	await world.poller.stop();
+	assert.equal(world.requests[1].init.signal.aborted, true);
+	await world.pass(1e6);
+	assert.deepEqual([world.requests.length, world.errors], [2, []]);
+});
+
+test('pollNow ends a request that is held, and has its answer at once', async (t) => {
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), silent, answer('c1'), silent]);
+	await world.start();
+	await world.pass(5000);
+	world.poller.pollNow();
+	await settle();
+	assert.equal(world.requests[1].init.signal.aborted, true);
+	assert.deepEqual(world.times(), [0, 0, 5000, 5000]);
+	assert.deepEqual(world.asked(), [null, '20', null, '20']);
+	assert.deepEqual([world.polls.length, world.errors], [2, []]);
+});
+
+test('pollNow while it waits, or before the request is made, is not held either', async (t) => {
+	let prepare;
+	const headers = () => new Promise((resolve) => (prepare = resolve));
+	const world = makeWorld(t, { wait: 20, headers }, [answer('c1')]);
+	const next = async () => (prepare({}), await settle());
+	await world.start();
+	await next();
+	world.poller.pollNow(); // the second request is not yet made
+	await next();
+	await next(); // once more after it
+	await next();
+	await world.pass(1000);
+	world.poller.pollNow();
+	await settle();
+	await next();
+	assert.deepEqual(world.times(), [0, 0, 0, 0, 1000]);
+	assert.deepEqual(world.asked(), [null, null, null, '20', null]);
+	world.poller.stop();
+	prepare({});
+});
+
+test('a page that is hidden ends a request that is held, and asks again when it is seen', async (t) => {
+	const page = makeDocument(t);
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), silent]);
+	await world.start();
+	page.hide(true);
+	await settle();
+	assert.equal(world.requests[1].init.signal.aborted, true);
+	assert.equal(world.poller.state, 'paused');
+	await world.pass(1e6);
+	assert.equal(world.requests.length, 2);
+	page.hide(false);
+	await settle();
+	assert.deepEqual(world.times(), [0, 0, 1e6]);
+	assert.deepEqual(world.asked(), [null, '20', '20']);
+	assert.deepEqual([world.polls.length, world.errors], [1, []]);
+});
+
+test('a page that is hidden before the request is made has it not held', async (t) => {
+	const page = makeDocument(t);
+	const headers = async () => (world.poller.cursor && page.hide(true), {});
+	const world = makeWorld(t, { wait: 20, headers }, [answer('c1')]);
+	await world.start();
+	assert.deepEqual(world.asked(), [null, null]);
+	assert.equal(world.poller.state, 'paused');
+});
+
+test('a page that is hidden does not end a request that is not held, nor pauseHidden: false one that is', async (t) => {
+	const page = makeDocument(t);
+	const world = makeWorld(t, { wait: 20 }, [silent]);
+	const going = makeWorld(t, { wait: 20, pauseHidden: false }, [answer('c1'), silent]);
+	await world.start();
+	await going.start();
+	page.hide(true);
+	await settle();
+	assert.equal(world.requests[0].init.signal.aborted, false);
+	assert.equal(going.requests[1].init.signal.aborted, false);
+});
+
+test('back online, it does not wait for a request that is held', async (t) => {
+	const events = new EventTarget();
+	globalThis.addEventListener = events.addEventListener.bind(events);
+	t.after(() => delete globalThis.addEventListener);
+	const world = makeWorld(t, { wait: 20 }, [answer('c1'), silent]);
+	await world.start();
+	await world.pass(5000);
+	events.dispatchEvent(new Event('online'));
+	await settle();
+	assert.deepEqual(world.times(), [0, 0, 5000]);
+	assert.deepEqual(world.asked(), [null, '20', '20']);
+	assert.deepEqual(world.errors, []);
+});
 
 // ---- errors ----
 
@@ -798,6 +1012,9 @@ test('wrong options are refused at once', () => {
 	assert.throws(make({ minInterval: 6000 }), RangeError);
 	assert.throws(make({ maxInterval: 4000 }), RangeError);
 	assert.throws(make({ timeout: Infinity }), RangeError);
+	for (const wait of [-1, 26, 0.5, '20', true]) assert.throws(make({ wait }), RangeError);
+	assert.throws(make({ wait: 25, timeout: 2 ** 31 - 1 }), /timeout/);
+	make({ wait: 25 })();
 	make({ interval: 200 })();
 	make({ interval: 600000 })();
 });
