@@ -21,7 +21,7 @@ use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(time);
 
 my $FIXED = 5;     # seconds between polls
-my $WAIT = 60;     # seconds that a long poll may wait
+my $WAIT = 25;     # seconds that a long poll may wait
 
 my ($address, $mode, $rate, $faster, $seconds, $count) = @ARGV;
 my $db = DBI->connect('dbi:Pg:', undef, undef, { RaiseError => 1 });

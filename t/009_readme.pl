@@ -40,7 +40,7 @@ like($stdout, qr/^upsert\|.*"written first, committed last"\}\nf\n/m,
 like($stdout, qr/^f\nrooms\ndelete\|\{"id":1\}\|\n/m, 'a row that leaves its room');
 like($stdout, qr/^upsert\|\{"id":1\}\|\{"id":1,"body":"moved"\}\n/m, 'a poll since a time');
 like($stdout, qr/^t\|0\nf\|t\n/m, 'a rate limit');
-like($stdout, qr/^t\nf\n?\z/m, 'an interval, and waiting for nothing');
+like($stdout, qr/^t\nf\n2\n?\z/m, 'an interval, waiting for nothing, and a result that is kept');
 
 # a change that comes before the wait
 my ($trigger, $listen, $wait) = slurp_file('docs/when-to-poll.md') =~ /^```sql\n(.*?)^```\n/msg;
