@@ -52,7 +52,9 @@ loop_wait(int timeout)
 	{
 		Source	   *source = events[i].data.ptr;
 
-		source->ready(source, events[i].events);
+		/* unless one of those before has ended that */
+		if (source->watched != 0)
+			source->ready(source, events[i].events);
 	}
 }
 

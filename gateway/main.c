@@ -105,7 +105,9 @@ main(int argc, char **argv)
 	run(true, loop_now() + options.timeout);
 	pool_stop();
 	run(true, loop_now() + GRACE);
-	/* whose answer has just come must not stay suspended */
+	/* whose answer has just come, or who has, must not stay suspended */
+	(void) server_run();
+	wait_flush();
 	(void) server_run();
 	server_stop();
 	return 0;

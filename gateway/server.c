@@ -29,6 +29,7 @@
 #include "options.h"
 #include "routes.h"
 #include "server.h"
+#include "wait.h"
 
 #define BACKLOG		4096
 #define CLOSING		64			/* connections that are being closed, beside
@@ -127,8 +128,13 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 		if (client == NULL)
 			die("out of memory");
 		client->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-		if (++clients > options.max_clients && !TAILQ_EMPTY(&idle))
-			hang_up(TAILQ_FIRST(&idle));
+		if (++clients > options.max_clients)
+		{
+			if (!TAILQ_EMPTY(&idle))
+				hang_up(TAILQ_FIRST(&idle));
+			else
+				wait_end_first();
+		}
 		list(client);
 	}
 	else

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/queue.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -30,6 +31,8 @@
 #define SIGNALS		65536
 #define LONGEST		5000		/* ms that the database waits in one call */
 #define RETRY		200			/* ms, if that has failed */
+#define PATIENCE	100			/* ms, with the next call, for those who are
+								 * asked for again */
 #define BATCH		64			/* requests in one statement */
 
 typedef struct Batch
@@ -53,6 +56,7 @@ static Job	waiter;				/* the call that waits */
 static bool is_waiting;
 static int64_t retry_at;
 static bool complained;
+static int64_t returned_at;
 static int	pending;			/* batches because of it; the next call is for
 								 * these requests, too */
 
@@ -100,6 +104,12 @@ suspend(Request *request, const char *text)
 	char	   *end;
 	long		ms = strtol(text, &end, 10);
 
+	if (stopped)
+	{
+		/* it was asked before that */
+		ask_all(&request, 1);
+		return;
+	}
 	if (request->wait_until == 0)
 		request->wait_until = loop_now() + ms;
 	free(request->signals);
@@ -173,8 +183,10 @@ left(const Request *request)
 {
 	int64_t		now = loop_now();
 
-	if (stopped || !request->job_asked)
-		return stopped ? 0 : options.max_wait;
+	if (stopped)
+		return 0;
+	if (request->wait_until == 0)
+		return options.max_wait;
 	return request->wait_until > now ? request->wait_until - now : 0;
 }
 
@@ -211,7 +223,7 @@ void
 wait_ask(Request *request)
 {
 	/* one that is answered at once may take long, and be in the way of others */
-	if (request->query == NULL || strstr(request->query, "wait=") == NULL)
+	if (request->query == NULL || strstr(request->query, "wait=") == NULL || strstr(request->query, "cursor=") == NULL)
 	{
 		ask_all(&request, 1);
 		return;
@@ -267,7 +279,7 @@ has_changed(const Request *request)
 	long long	value;
 
 	while (next_signal(&text, &signal, &value))
-		if (changed_by[signal] == calls && changed[signal] != value)
+		if (changed_by[signal] == calls && (value < 0 || changed[signal] != value))
 			return true;
 	return false;
 }
@@ -295,6 +307,7 @@ static void
 waiter_done(Job *job, PGresult *result)
 {
 	is_waiting = false;
+	returned_at = loop_now();
 	free(job->parameter);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1)
 	{
@@ -314,11 +327,11 @@ waiter_done(Job *job, PGresult *result)
 	step();
 }
 
-/* All signals that somebody waits for, each once, with the oldest count. */
+/* All signals that somebody waits for, each once, with the count. */
 static void
 print_signals(FILE *out)
 {
-	static long long oldest[SIGNALS];
+	static long long counts[SIGNALS];
 	static uint64_t printed_by[SIGNALS];
 	static int	signals[SIGNALS];
 	static uint64_t prints;
@@ -328,7 +341,7 @@ print_signals(FILE *out)
 	prints++;
 	signals[0] = own_signal;
 	printed_by[own_signal] = prints;
-	oldest[own_signal] = own_count;
+	counts[own_signal] = own_count;
 	TAILQ_FOREACH(request, &waiting, waiting_entry)
 	{
 		const char *text = request->signals;
@@ -341,15 +354,15 @@ print_signals(FILE *out)
 			{
 				printed_by[signal] = prints;
 				signals[n++] = signal;
-				oldest[signal] = value;
+				counts[signal] = value;
 			}
-			else if (value < oldest[signal])
-				oldest[signal] = value;
+			else if (value != counts[signal])
+				counts[signal] = -1;	/* of whom it is so, is seen then */
 		}
 		request->covered = true;
 	}
 	for (int i = 0; i < n; i++)
-		fprintf(out, "%s%d:%lld", i > 0 ? " " : "", signals[i], oldest[signals[i]]);
+		fprintf(out, "%s%d:%lld", i > 0 ? " " : "", signals[i], counts[signals[i]]);
 }
 
 static void
@@ -361,7 +374,7 @@ start_waiting(void)
 	if (out == NULL)
 		die("out of memory");
 	if (own_signal < 0)
-		own_signal = getpid() % SIGNALS;
+		own_signal = ((unsigned) getpid() * 2654435761u ^ (unsigned) time(NULL)) % SIGNALS;
 	fputs("{\"wait_for\":\"", out);
 	print_signals(out);
 	fprintf(out, "\",\"timeout\":%d}", options.timeout / 2 < LONGEST ? options.timeout / 2 : LONGEST);
@@ -399,7 +412,7 @@ step(void)
 {
 	if (count == 0 || stopped)
 		return;
-	if (!is_waiting && pending == 0 && loop_now() >= retry_at)
+	if (!is_waiting && (pending == 0 || loop_now() >= returned_at + PATIENCE) && loop_now() >= retry_at)
 		start_waiting();
 	else if (is_waiting && uncovered > 0 && !is_waking)
 		wake_waiter();
@@ -417,6 +430,18 @@ static bool
 always(const Request *request)
 {
 	return true;
+}
+
+void
+wait_end_first(void)
+{
+	Request    *request = TAILQ_FIRST(&waiting);
+
+	if (request == NULL)
+		return;
+	remove_waiting(request);
+	request->wait_until = 1;
+	ask_all(&request, 1);
 }
 
 void

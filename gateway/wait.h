@@ -25,6 +25,9 @@ extern void wait_flush(void);
 /* To be called several times a second. */
 extern void wait_tick(void);
 
+/* Answers the one that has waited for longest, to make room. */
+extern void wait_end_first(void);
+
 /* From now on nobody waits. */
 extern void wait_stop(void);
 

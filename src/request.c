@@ -109,6 +109,7 @@ poll_request_init(PollRequest *request, ArrayType *names, Jsonb *scope, text *cu
 	request->selection.scope = scope;
 	request->horizon = NULL;
 	request->tick_found = false;
+	request->fresh = false;
 	request->set = poll_feedset_get(&request->selection, GetActiveSnapshot());
 	if (cursor != NULL && since != NULL)
 		ereport(ERROR,

@@ -38,6 +38,7 @@ typedef struct PollRequest
 	bool		tick_found;		/* the cursor is the one of that time */
 	PollCursor	cursor;			/* where it begins; but for _NOW */
 	const PollView *horizon;	/* where it ends, if not at once; or NULL */
+	bool		fresh;			/* who asks has been told that there is news */
 
 	/* between poll_request_begin() and poll_request_end() */
 	struct PollWork *work;

@@ -201,15 +201,20 @@ wait_for_news(PollRespond *self)
 	int			max = poll_http_number(self->json, "suspend");
 	int			ms = max < 0 ? self->http.wait : Min(self->http.wait, max);
 
-	if (ms == 0 || request->start != POLL_START_CURSOR || !poll_wait_possible() || poll_has_changes(request))
+	if (ms == 0 || request->start != POLL_START_CURSOR || !poll_wait_possible())
 		return true;
-	if (max >= 0 && suspend(self, ms))
-		return false;
-	if (max < 0)
-		(void) poll_wait(request->selection.names, request->selection.scope, task->cursor, ms);
-	self->pushed = true;
-	PushActiveSnapshot(GetLatestSnapshot());
+	if (!poll_has_changes(request))
+	{
+		if (max >= 0 && suspend(self, ms))
+			return false;
+		if (max < 0)
+			(void) poll_wait(request->selection.names, request->selection.scope, task->cursor, ms);
+		self->pushed = true;
+		PushActiveSnapshot(GetLatestSnapshot());
+	}
+	/* a look leaves nothing of the request that is to be relied on */
 	poll_request_init(request, request->selection.names, request->selection.scope, task->cursor, NULL);
+	request->fresh = true;
 	return true;
 }
 

@@ -372,7 +372,7 @@ poll_shared_answer(PollRequest *request, text *cursor, int max_rows, text **tag)
 		*tag = answer_tag(&answer);
 		return answer;
 	}
-	if (poll_cache_ttl > 0 && !RecoveryInProgress())
+	if (poll_cache_ttl > 0 && !request->fresh && !RecoveryInProgress())
 		self.horizon = get_horizon();
 	cached = poll_cache_get(&self.use);
 	answer = take(&self, poll_cached_content(cached), tag);

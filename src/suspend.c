@@ -12,8 +12,8 @@
  * another session.
  *
  * The signals of a request are read first, and then a new snapshot shows whether there
- * is anything.  On a standby nobody sends any: there all come after a moment, with a
- * count that no signal has.
+ * is anything.  On a standby, and without shared memory, nobody sends any: there all
+ * come after a moment, with a count that no signal has, and a promotion changes nothing.
  */
 #include "postgres.h"
 
@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 
 #include "answer.h"
+#include "compat.h"
 #include "error.h"
 #include "suspend.h"
 #include "wait.h"
@@ -36,7 +37,9 @@
 /* how often a standby's clients look */
 #define STANDBY_MS		250
 
+/* Where there is a place among the waiters, that is a second line. */
 #define LOOK_MS			1000
+#define LOOK_OFTEN_MS	100
 
 typedef struct Signals
 {
@@ -56,10 +59,9 @@ poll_suspend(const PollSelection *selection, text *cursor)
 {
 	PollRequest request;
 	StringInfoData buf;
+	bool		told = poll_signals_available() && !RecoveryInProgress();
 	bool		news;
 
-	if (!poll_signals_available())
-		return NULL;
 	initStringInfo(&buf);
 	AcceptInvalidationMessages();
 	poll_request_init(&request, selection->names, selection->scope, cursor, NULL);
@@ -68,7 +70,7 @@ poll_suspend(const PollSelection *selection, text *cursor)
 		{
 			int			signal = poll_signal_of(request.set->members[i].streams[j].channel);
 
-			append_signal(&buf, signal, (int64) poll_signal_count(signal));
+			append_signal(&buf, signal, told ? (int64) poll_signal_count(signal) : -1);
 		}
 	/* the counts were first */
 	pg_memory_barrier();
@@ -147,7 +149,7 @@ wait_on_standby(const Signals *self, long timeout)
 }
 
 static text *
-wait_for(const Signals *self, long timeout)
+wait_for(const Signals *self, long timeout, bool woken)
 {
 	instr_time	start;
 	instr_time	now;
@@ -168,7 +170,7 @@ wait_for(const Signals *self, long timeout)
 		if (VARSIZE_ANY_EXHDR(result) > 0 || left <= 0)
 			return result;
 		pfree(result);
-		poll_wait_sleep(Min(left, LOOK_MS));
+		poll_wait_sleep(Min(left, woken ? LOOK_MS : LOOK_OFTEN_MS));
 	}
 }
 
@@ -189,8 +191,7 @@ poll_suspend_wait(const char *signals, long timeout)
 	/* also if the session is terminated */
 	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
 	{
-		(void) poll_waiters_begin();
-		result = wait_for(self, timeout);
+		result = wait_for(self, timeout, poll_waiters_begin());
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
 	poll_waiters_end();

@@ -24,6 +24,8 @@ use Time::HiRes qw(sleep time);
 skip_without_gateway();
 # sessions are to be told by their program
 delete $ENV{PGAPPNAME};
+# whoever uses memory that was freed shall notice
+$ENV{MALLOC_PERTURB_} = 165;
 
 my $seed = random_seed();
 my $duration = $ENV{POLL_TEST_DURATION} // 8;
@@ -81,6 +83,14 @@ $other->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
 ($status, $changes, $seconds) = respond_while("feeds=rooms&cursor=$cursor&wait=20", undef);
 cmp_ok($seconds, '<', 5, 'who would see nothing new does not wait');
 $other->do('ROLLBACK');
+
+# many feeds, and news at once
+$db->do("CREATE TABLE many_$_ (id int PRIMARY KEY); SELECT poll.track('many_$_')") foreach 1 .. 60;
+my $feeds = join ',', map { "many_$_" } 1 .. 60;
+$cursor = fetch_value($db, 'SELECT poll.current_cursor(?)', "{$feeds}");
+$db->do('INSERT INTO many_7 VALUES (1)');
+is((respond_while("feeds=$feeds&cursor=$cursor&wait=5", undef))[0], 200, 'news of one of many feeds');
+$cursor = cursor_of('rooms');
 
 # ---- signals ----
 
@@ -143,15 +153,17 @@ my $race = start_child('racer', sub {
 	$racer->do('UPDATE rooms SET v = v + 1 WHERE id = 50') foreach 1 .. 3000;
 	return 1;
 });
-my $missed = 0;
+my ($missed, $looked) = (0, 0);
 foreach (1 .. 1500)
 {
 	$cursor = cursor_of('rooms');
 	$signals = suspend("feeds=rooms&cursor=$cursor&wait=20");
 	next if $signals eq '200';
+	$looked++;
 	$missed++ if fetch_value($db, q(SELECT poll.has_changes('{rooms}'::text[], ?::text)), $cursor) && changed($signals) eq '';
 }
 is($missed, 0, 'nothing comes unheard');
+cmp_ok($looked, '>', 100, 'in many looks');
 finish_children($race);
 
 # ---- the gateway ----
@@ -213,6 +225,49 @@ is(join(' ', keys %{ { map { changes_in($gateway->receive($_)) => 1 } @many } })
 ok(wait_until_waiting(50), 'clients wait');
 close $_ foreach @many;
 ok(wait_until_waiting(0), 'and go away');
+
+# also in the moment in which there is news
+@many = map { start_request(poll_path(20)) } 1 .. 20;
+ok(wait_until_waiting(20), 'clients wait');
+kill 'STOP', $gateway->{pid};
+$db->do('UPDATE rooms SET v = 6 WHERE id = 2');
+sleep 0.2;
+close $_ foreach @many;
+kill 'CONT', $gateway->{pid};
+ok(wait_until_waiting(0), 'and go away when there is news');
+
+# one that fails does not end the wait of others
+$db->do(q(CREATE TABLE bad (id int PRIMARY KEY, v int); INSERT INTO bad VALUES (1, 1); SELECT poll.track('bad');
+	CREATE ROLE gw LOGIN; GRANT EXECUTE ON FUNCTION poll.respond TO gw; GRANT SELECT ON rooms, bad TO gw;
+	CREATE POLICY fails ON bad USING (1 / (v - v) = 0); ALTER TABLE bad ENABLE ROW LEVEL SECURITY));
+my $strict = start_gateway($node, '-c', 2, '-d', sprintf('host=%s port=%d dbname=postgres user=gw', $node->host, $node->port));
+my $lenient = $gateway;
+$gateway = $strict;
+ok(wait_for($db, q(SELECT count(*) = 3 FROM pg_stat_activity WHERE usename = 'gw')), 'another gateway');
+my $bad_path = poll_path(20, 'bad');
+$db->do('UPDATE bad SET v = 2');
+kill 'STOP', $gateway->{pid};
+@many = map { start_request($_) } (poll_path(20)) x 3, $bad_path, (poll_path(20)) x 2;
+sleep 0.2;
+kill 'CONT', $gateway->{pid};
+is($gateway->receive($many[3])->{status}, 500, 'a poll that fails');
+ok(wait_until_waiting(5), 'does not end those that came with it');
+$gateway->stop;
+$gateway = $lenient;
+
+# answers that are shared for a time are no news
+$db->do(q(ALTER ROLE CURRENT_USER SET poll_ext.cache_ttl = '2 s'));
+$strict = start_gateway($node, '-c', 2);
+$gateway = $strict;
+$gateway->get(poll_path(0) =~ s/&wait.*//r);
+$path = poll_path(10);
+$socket = start_request($path);
+ok(wait_until_waiting(1), 'a client waits, where answers are shared');
+$db->do('UPDATE rooms SET v = v + 1 WHERE id = 3');
+is(changes_in($gateway->receive($socket)), 1, 'and gets what is new');
+$gateway->stop;
+$gateway = $lenient;
+$db->do(q(ALTER ROLE CURRENT_USER RESET poll_ext.cache_ttl));
 
 # rate limits
 $db->do(q(SELECT poll.set_rate_policy('poll', quota => 2, per => '1 hour', algorithm => 'strict')));
