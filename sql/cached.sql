@@ -209,7 +209,9 @@ RESET poll_ext.cache_claims;
 
 -- the settings
 SET poll_ext.cache_claims = 'a b';
+\set VERBOSITY sqlstate
 SET poll_ext.cache_ttl = -1;
+\set VERBOSITY default
 
 SELECT hits > 0 AND misses > 0 AND entries > 0 AND bytes > 100000 AND bytes < max_bytes FROM poll.stat_cache;
 

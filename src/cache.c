@@ -56,7 +56,6 @@
 #include "utils/resowner.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
@@ -64,6 +63,7 @@
 
 #include "cache.h"
 #include "catalog.h"
+#include "compat.h"
 #include "guc.h"
 #include "siphash.h"
 

@@ -84,6 +84,9 @@ poll_compat_primary_key(Relation rel)
 #endif
 }
 
+/* lc_monetary. The server's header for it needs those of ICU since 16. */
+extern PGDLLIMPORT char *locale_monetary;
+
 /*
  * Has the client closed its connection?  The server's header for that needs those of
  * GSSAPI, which few have.
