@@ -57,7 +57,8 @@ sub respond_while
 	$statement->execute($option{method} // 'GET', $query);
 	wait_for($db, q(SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = ?), $other->{pg_pid}) if $do;
 	$do->() if $do;
-	eval { $statement->pg_result; 1 } or return $other->state;
+	# newer drivers do not die of an error here
+	return $other->state if !eval { $statement->pg_result };
 	my ($status, $changes) = $statement->fetchrow_array;
 	return ($status, $changes ? scalar @{ decode_json($changes) } : undef, time - $start);
 }
