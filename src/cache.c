@@ -53,9 +53,9 @@
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
-#include "utils/resowner.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
@@ -278,17 +278,19 @@ poll_cache_now(void)
 
 /* A policy may go with whatever it depends on. */
 static bool
-is_telling_drop(const DropStmt *statement)
+drop_counts(const DropStmt *statement)
 {
 	return statement->behavior == DROP_CASCADE ||
 		(statement->removeType != OBJECT_TABLE && statement->removeType != OBJECT_INDEX &&
 		 statement->removeType != OBJECT_SEQUENCE);
 }
 
-/* May the command change what somebody else sees?  What is new does not. */
-static bool
-is_telling(Node *statement)
+/* What is new does not. */
+bool
+poll_cache_command_counts(Node *statement)
 {
+	if (cache == NULL)
+		return false;
 	switch (nodeTag(statement))
 	{
 		case T_CreateStmt:
@@ -296,16 +298,16 @@ is_telling(Node *statement)
 		case T_IndexStmt:
 			return false;
 		case T_DropStmt:
-			return is_telling_drop((DropStmt *) statement);
+			return drop_counts((DropStmt *) statement);
 		default:
 			return GetCommandLogLevel(statement) == LOGSTMT_DDL;
 	}
 }
 
 void
-poll_cache_note_command(Node *statement)
+poll_cache_note_command(void)
 {
-	command_noted |= cache != NULL && is_telling(statement);
+	command_noted = true;
 }
 
 void
@@ -558,7 +560,6 @@ allocate(Size size)
 
 	if (size <= MAX_SMALL)
 		size = Max(pg_nextpower2_size_t(size), MIN_SMALL);
-
 	if (size > area_size() / MAX_PART)
 		return result;
 	for (int i = 0; i < 3; i++)

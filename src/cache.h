@@ -40,10 +40,12 @@ extern void poll_cache_shmem_request(void);
 extern void poll_cache_shmem_init(void);
 
 /*
- * This transaction has run a command: if it commits, that may count for all contents;
- * a transaction has committed of which nobody knows what it has run.
+ * May the command change what somebody else sees?  Then, when it has run in this
+ * transaction: it has.  Or a transaction has committed of which nobody knows what it has
+ * run.
  */
-extern void poll_cache_note_command(Node *statement);
+extern bool poll_cache_command_counts(Node *statement);
+extern void poll_cache_note_command(void);
 extern void poll_cache_catalogs_changed(void);
 
 /* May this transaction share anything?  What it has written is its own. */

@@ -14,10 +14,11 @@
  * anything, and without waiters a commit reads one shared word for each 64 places.
  *
  * Who waits for many clients, whose feeds are not its own, looks at the signals: each
- * has a count of the commits that have sent it.  The order is the same: a writer becomes visible, then counts, then looks for armed waiters.  Who has read
- * a count, and has then found nothing new with a new snapshot, will hear of what comes
- * later: by another count.  What was prepared commits without telling what it has
- * touched: that counts for all.
+ * has a count of the commits that have sent it.  The order is the same: a writer becomes
+ * visible, then counts, then looks for armed waiters.  Who has read a count, and has then
+ * found nothing new with a new snapshot, will hear of what comes later: by another
+ * count.  What was prepared commits without telling what it has touched: that counts
+ * for all.
  *
  * Nobody tells of what is replayed on a standby, or written by a server that has not
  * preloaded the library: there, and without a place, waiters look again from time to
@@ -86,7 +87,6 @@ void
 poll_waiters_shmem_init(void)
 {
 	bool		found;
-
 	uint64		start;
 
 	waiters = ShmemInitStruct("poll_ext waiters", sizeof(Waiters), &found);

@@ -125,10 +125,13 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Node	   *node = pstmt->utilityStmt;
 	bool		commits = IsA(node, TransactionStmt) &&
 	((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
+	bool		counts = poll_cache_command_counts(node);
 
+	/* after that, the statement may be gone */
 	(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
 		(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
-	poll_cache_note_command(node);
+	if (counts)
+		poll_cache_note_command();
 	if (commits)
 		poll_cache_catalogs_changed();
 	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))

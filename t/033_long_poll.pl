@@ -229,19 +229,15 @@ ok(wait_until_waiting(50), 'clients wait');
 close $_ foreach @many;
 ok(wait_until_waiting(0), 'and go away');
 
-# also in the moment in which there is news; on request, since it is under suspicion: once,
-# on a busy machine, the gateway did not answer afterwards
-if ($ENV{POLL_TEST_HANG_UP})
-{
-	@many = map { start_request(poll_path(20)) } 1 .. 20;
-	ok(wait_until_waiting(20), 'clients wait');
-	kill 'STOP', $gateway->{pid};
-	$db->do('UPDATE rooms SET v = 6 WHERE id = 2');
-	sleep 0.2;
-	close $_ foreach @many;
-	kill 'CONT', $gateway->{pid};
-	ok(wait_until_waiting(0), 'and go away when there is news');
-}
+# also in the moment in which there is news
+@many = map { start_request(poll_path(20)) } 1 .. 20;
+ok(wait_until_waiting(20), 'clients wait');
+kill 'STOP', $gateway->{pid};
+$db->do('UPDATE rooms SET v = 6 WHERE id = 2');
+sleep 0.2;
+close $_ foreach @many;
+kill 'CONT', $gateway->{pid};
+ok(wait_until_waiting(0), 'and go away when there is news');
 
 # one that fails does not end the wait of others
 $db->do(q(CREATE TABLE bad (id int PRIMARY KEY, v int); INSERT INTO bad VALUES (1, 1); SELECT poll.track('bad');
@@ -253,15 +249,12 @@ $gateway = $strict;
 ok(wait_for($db, q(SELECT count(*) = 3 FROM pg_stat_activity WHERE usename = 'gw')), 'another gateway');
 my $bad_path = poll_path(20, 'bad');
 $db->do('UPDATE bad SET v = 2');
-if ($ENV{POLL_TEST_HANG_UP})
-{
-	kill 'STOP', $gateway->{pid};
-	@many = map { start_request($_) } (poll_path(20)) x 3, $bad_path, (poll_path(20)) x 2;
-	sleep 0.2;
-	kill 'CONT', $gateway->{pid};
-	is($gateway->receive($many[3])->{status}, 500, 'a poll that fails');
-	ok(wait_until_waiting(5), 'does not end those that came with it');
-}
+kill 'STOP', $gateway->{pid};
+@many = map { start_request($_) } (poll_path(20)) x 3, $bad_path, (poll_path(20)) x 2;
+sleep 0.2;
+kill 'CONT', $gateway->{pid};
+is($gateway->receive($many[3])->{status}, 500, 'a poll that fails');
+ok(wait_until_waiting(5), 'does not end those that came with it');
 $gateway->stop;
 $gateway = $lenient;
 

@@ -5,6 +5,7 @@ package PollGateway;
 use strict;
 use warnings;
 
+use Errno;
 use Exporter 'import';
 use IO::Socket::INET;
 use PollTest;
@@ -68,6 +69,16 @@ sub exchange
 	return $self->receive($socket, $option{head});
 }
 
+# Reads more of it; a signal, such as that a child goes on, is no end.  False at its end.
+sub read_more
+{
+	my ($socket, $text) = @_;
+	my $got;
+
+	do { $got = sysread($socket, $$text, 65536, length $$text) } until defined $got || !$!{EINTR};
+	return $got;
+}
+
 sub receive
 {
 	my ($self, $socket, $head) = @_;
@@ -78,7 +89,7 @@ sub receive
 	alarm 30;
 	while ($text !~ /\r\n\r\n/)
 	{
-		sysread($socket, $text, 65536, length $text) or (alarm(0), return undef);
+		read_more($socket, \$text) or (alarm(0), return undef);
 	}
 	my ($lines, $body) = split /\r\n\r\n/, $text, 2;
 	my ($first, @headers) = split /\r\n/, $lines;
@@ -93,7 +104,7 @@ sub receive
 	my $length = $head || $answer{status} == 304 ? 0 : $answer{headers}{'content-length'} // 0;
 	while (length $body < $length)
 	{
-		sysread($socket, $body, 65536, length $body) or last;
+		read_more($socket, \$body) or last;
 	}
 	alarm 0;
 	$answer{body} = substr $body, 0, $length, '';
