@@ -258,14 +258,18 @@ my $lost = cursor_of($db, 'busy');
 my $lost_page = fetch_value($db, q(SELECT poll.poll('{busy}', ?, 1)->>'cursor'), $good);
 wait_for_tick($db);
 $db->do('SELECT pg_switch_wal()');
-$archived->poll_query_until('postgres', q(SELECT last_archived_wal IS NOT NULL FROM pg_stat_archiver));
+$archived->poll_query_until('postgres', q(SELECT last_archived_wal IS NOT NULL FROM pg_stat_archiver))
+  or die "nothing is archived\n";
 
 # another timeline begins after that: the recovery has it in its history
 my $promoted = new_standby($archived, 'promoted');
 $archived->wait_for_catchup($promoted, 'replay', $archived->lsn('insert'));
 $promoted->promote;
 $promoted->safe_psql('postgres', 'INSERT INTO busy VALUES (6); SELECT pg_switch_wal()');
-$promoted->poll_query_until('postgres', q(SELECT last_archived_wal LIKE '00000002%' FROM pg_stat_archiver));
+# in which order, nobody knows
+$promoted->poll_query_until('postgres', "SELECT count(*) FILTER (WHERE name = '00000002.history') = 1 AND count(*) > 1" .
+	" FROM pg_ls_dir('" . $archived->archive_dir . "') AS name WHERE name LIKE '00000002%'")
+  or die "nothing is archived\n";
 $promoted->stop;
 $db->disconnect;
 $archived->stop;
@@ -274,7 +278,7 @@ my $recovered = PostgreSQL::Test::Cluster->new('recovered');
 $recovered->init_from_backup($archived, 'base', has_restoring => 1, standby => 0);
 $recovered->append_conf('postgresql.conf', "recovery_target_name = 'here'\nrecovery_target_action = 'promote'\n");
 $recovered->start;
-$recovered->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+$recovered->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die "it recovers for too long\n";
 $db = connect_to($recovered);
 is(fetch_value($db, 'SELECT count(*) FROM busy'), 2, 'recovered to a point in time');
 is(poll_with($db, 'busy', $good), '', 'a cursor from before it goes on');
