@@ -22,18 +22,24 @@ quick='' target=''
 met=0 missed=0
 
 parse_options() {
+	local arguments=("$@") release
 	while (($#)); do
 		case $1 in
 		--help | -h) help; exit ;;
 		--quick) quick=1 ;;
 		--keep) keep=1 ;;
+		--pg) use_server "${2:?--pg needs a version}"; shift ;;
 		*) die "unknown option $1, see --help" ;;
 		esac
 		shift
 	done
-	((EUID)) || return 0
-	command -v sudo >/dev/null || die 'run it as root: it installs packages'
-	exec sudo -- "$root/bench/${0##*/}" ${quick:+--quick} ${keep:+--keep}
+	if ((EUID)); then
+		command -v sudo >/dev/null || die 'run it as root: it installs packages'
+		exec sudo -- "$root/bench/${0##*/}" "${arguments[@]}"
+	fi
+	release=$(debian_with "$pg_major")
+	[[ -x $pg_config || $release == "$(debian_here)" ]] ||
+		exec dev/debian "$release" "bench/${0##*/}" "${arguments[@]}"
 }
 
 # ---- the server ----
