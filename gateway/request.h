@@ -10,7 +10,6 @@
 #include <sys/queue.h>
 
 #include "answer.h"
-#include "loop.h"
 #include "metrics.h"
 #include "pool.h"
 
@@ -33,9 +32,9 @@ typedef struct Request
 	char	   *parameter;		/* for poll.respond(): an object without its
 								 * end */
 	bool		job_asked;		/* once at least */
-				TAILQ_ENTRY(Request) waiting_entry;
+				TAILQ_ENTRY(Request) entry; /* of those who wait, or are to be
+											 * asked for */
 	bool		covered;		/* the database waits for its signals */
-	Source		hangup;
 	int64_t		wait_until;		/* 0: it has not waited so far, or shall no
 								 * more */
 	char	   *signals;		/* what it waits for, as text */

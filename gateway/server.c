@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <netdb.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,10 @@ typedef struct Client
 {
 	TAILQ_ENTRY(Client) entry;
 	bool		listed;
-	int			fd;
+	Source		hangup;			/* its file */
+	bool		hung_up;
+	Request    *waiting;		/* to be told of that, or NULL */
+	void		(*tell) (Request *request);
 	int64_t		since;			/* loop_now() when it came into the list */
 	size_t		sending;		/* bytes of memory that its answer takes */
 } Client;
@@ -80,7 +84,7 @@ static void
 hang_up(Client *client)
 {
 	unlist(client);
-	shutdown(client->fd, SHUT_RDWR);
+	shutdown(client->hangup.fd, SHUT_RDWR);
 }
 
 /* Its answer takes so much memory now. */
@@ -127,7 +131,7 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 		*context = client = calloc(1, sizeof(Client));
 		if (client == NULL)
 			die("out of memory");
-		client->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		client->hangup.fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 		if (++clients > options.max_clients)
 		{
 			if (!TAILQ_EMPTY(&idle))
@@ -141,6 +145,7 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 	{
 		clients--;
 		unlist(client);
+		loop_unwatch(&client->hangup);
 		free(client);
 	}
 }
@@ -234,10 +239,35 @@ server_answered(Request *request)
 	MHD_resume_connection(request->connection);
 }
 
-int
-server_file(Request *request)
+/* Told once, also of what was before: so it is remembered. */
+static void
+client_hung_up(Source *hangup, uint32_t events)
 {
-	return client_of(request)->fd;
+	Client	   *client = (Client *) ((char *) hangup - offsetof(Client, hangup));
+
+	client->hung_up = true;
+	if (client->waiting != NULL)
+		client->tell(client->waiting);
+}
+
+void
+server_await_hangup(Request *request, void (*tell) (Request *request))
+{
+	Client	   *client = client_of(request);
+
+	client->waiting = request;
+	client->tell = tell;
+	client->hangup.ready = client_hung_up;
+	/* once for all requests of the connection */
+	loop_watch(&client->hangup, EPOLLRDHUP | EPOLLET);
+	if (client->hung_up)
+		tell(request);
+}
+
+void
+server_ignore_hangup(Request *request)
+{
+	client_of(request)->waiting = NULL;
 }
 
 /* How large the body will be, in bytes; as large as can be if that is not said. */

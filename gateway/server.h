@@ -25,8 +25,9 @@ extern int	server_clients(void);
 extern void server_suspend(Request *request);
 extern void server_answered(Request *request);
 
-/* The file of the client's connection. */
-extern int	server_file(Request *request);
+/* While the request waits: if its client hangs up, or has, this is called. */
+extern void server_await_hangup(Request *request, void (*hung_up) (Request *request));
+extern void server_ignore_hangup(Request *request);
 
 /* Takes no more connections; and whether there are requests still. */
 extern void server_quiesce(void);

@@ -9,15 +9,17 @@
  * in one statement. A signal may stand for other feeds, too; then there is no news, and
  * they wait on.
  *
+ * A commit may be news for many. Those are answered first, a few batches at a time, so that
+ * what the database has answered is sent while it answers more; who has arrived since waits
+ * for that, but not for long.
+ *
  * Those that come while that connection waits are not waited for yet. So it is made to
  * return, by a signal of our own, and told of all of them. Nothing is lost meanwhile: the
  * count that a request came back with is what it waits to differ.
  */
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/queue.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,21 +36,28 @@
 #define PATIENCE	100			/* ms, with the next call, for those who are
 								 * asked for again */
 #define BATCH		64			/* requests in one statement */
+#define AT_ONCE		2			/* batches of those who are asked for again */
 
 typedef struct Batch
 {
 	Job			job;
-	bool		after_call;		/* because of what the last call has returned */
+	bool		again;			/* not of those who have just arrived */
 	int			count;
 	Request    *requests[BATCH];
 } Batch;
 
-static TAILQ_HEAD(, Request) waiting = TAILQ_HEAD_INITIALIZER(waiting);
+typedef TAILQ_HEAD(Queue, Request)
+Queue;
+
+static Queue waiting = TAILQ_HEAD_INITIALIZER(waiting);
 static int	count;
 static int	uncovered;			/* of them the database does not wait for so
 								 * many */
-static Request *arrived[BATCH]; /* to be asked for */
-static int	arrived_count;
+
+/* to be asked for, in this order */
+static Queue due = TAILQ_HEAD_INITIALIZER(due);
+static Queue arrived = TAILQ_HEAD_INITIALIZER(arrived);
+static int	batches;			/* of those that were due, in the database */
 static uint64_t asked_again;
 static bool stopped;
 
@@ -57,8 +66,6 @@ static bool is_waiting;
 static int64_t retry_at;
 static bool complained;
 static int64_t returned_at;
-static int	pending;			/* batches because of it; the next call is for
-								 * these requests, too */
 
 static Job	wake;				/* makes it return */
 static bool is_waking;
@@ -66,12 +73,11 @@ static int	own_signal = -1;
 static long long own_count = -1;
 
 /* what the last call has returned */
-static bool taking;				/* right now */
 static long long changed[SIGNALS];
 static uint64_t changed_by[SIGNALS];	/* the number of that call */
 static uint64_t calls;
 
-static void ask_all(Request **requests, int n);
+static void ask(Request **requests, int n, bool again);
 static void step(void);
 
 /* ---- the list ---- */
@@ -79,18 +85,16 @@ static void step(void);
 static void
 remove_waiting(Request *request)
 {
-	TAILQ_REMOVE(&waiting, request, waiting_entry);
-	loop_unwatch(&request->hangup);
+	TAILQ_REMOVE(&waiting, request, entry);
+	server_ignore_hangup(request);
 	count--;
 	uncovered -= !request->covered;
 }
 
-/* The client has gone: nothing is asked, or charged, for it any more. */
+/* Nothing is asked, or charged, for it any more. */
 static void
-hung_up(Source *source, uint32_t events)
+hung_up(Request *request)
 {
-	Request    *request = (Request *) ((char *) source - offsetof(Request, hangup));
-
 	remove_waiting(request);
 	request->answer = answer_problem(MHD_HTTP_SERVICE_UNAVAILABLE, "the connection was closed while it waited");
 	request->answered = true;
@@ -107,7 +111,7 @@ suspend(Request *request, const char *text)
 	if (stopped)
 	{
 		/* it was asked before that */
-		ask_all(&request, 1);
+		ask(&request, 1, true);
 		return;
 	}
 	if (request->wait_until == 0)
@@ -117,12 +121,10 @@ suspend(Request *request, const char *text)
 	if (request->signals == NULL)
 		die("out of memory");
 	request->covered = false;
-	TAILQ_INSERT_TAIL(&waiting, request, waiting_entry);
+	TAILQ_INSERT_TAIL(&waiting, request, entry);
 	count++;
 	uncovered++;
-	request->hangup.fd = server_file(request);
-	request->hangup.ready = hung_up;
-	loop_watch(&request->hangup, EPOLLRDHUP);
+	server_await_hangup(request, hung_up);
 	step();
 }
 
@@ -167,14 +169,15 @@ batch_done(Job *job, PGresult *result)
 	/* the error of one must not be that of all */
 	if (PQresultStatus(result) == PGRES_FATAL_ERROR && batch->count > 1)
 		for (int i = 0; i < batch->count; i++)
-			ask_all(&batch->requests[i], 1);
+			ask(&batch->requests[i], 1, batch->again);
 	else
 		for (int i = 0; i < batch->count; i++)
 			taken(batch->requests[i], shared, i);
 	answer_release(shared);
-	if (batch->after_call && --pending == 0)
-		step();
+	batches -= batch->again;
 	free(batch);
+	wait_flush();
+	step();
 }
 
 /* How long it may wait still, in ms. */
@@ -192,7 +195,7 @@ left(const Request *request)
 
 /* Asks for at most BATCH of them in one statement. */
 static void
-ask_all(Request **requests, int n)
+ask(Request **requests, int n, bool again)
 {
 	Batch	   *batch = calloc(1, sizeof(Batch));
 	size_t		size;
@@ -211,12 +214,33 @@ ask_all(Request **requests, int n)
 		fputc(']', out);
 	fclose(out);
 	batch->count = n;
-	batch->after_call = taking;
-	pending += taking;
+	batch->again = again;
+	batches += again;
 	batch->job.statement = n > 1 ? POLLS_STATEMENT : POLL_STATEMENT;
 	batch->job.deadline = loop_now() + options.timeout;
 	batch->job.done = batch_done;
 	pool_submit(&batch->job);
+}
+
+static void
+ask_first(Queue *queue)
+{
+	Request    *requests[BATCH];
+	int			n;
+
+	for (n = 0; n < BATCH && !TAILQ_EMPTY(queue); n++)
+	{
+		requests[n] = TAILQ_FIRST(queue);
+		TAILQ_REMOVE(queue, requests[n], entry);
+	}
+	ask(requests, n, queue == &due);
+}
+
+/* Are there still requests for which the last call may have had news? */
+static bool
+telling(void)
+{
+	return (batches > 0 || !TAILQ_EMPTY(&due)) && loop_now() < returned_at + PATIENCE;
 }
 
 void
@@ -224,49 +248,36 @@ wait_ask(Request *request)
 {
 	/* one that is answered at once may take long, and be in the way of others */
 	if (request->query == NULL || strstr(request->query, "wait=") == NULL || strstr(request->query, "cursor=") == NULL)
-	{
-		ask_all(&request, 1);
-		return;
-	}
-	arrived[arrived_count++] = request;
-	if (arrived_count == BATCH)
-		wait_flush();
+		ask(&request, 1, false);
+	else
+		TAILQ_INSERT_TAIL(&arrived, request, entry);
 }
 
 void
 wait_flush(void)
 {
-	int			n = arrived_count;
-
-	arrived_count = 0;
-	if (n > 0)
-		ask_all(arrived, n);
+	while (!TAILQ_EMPTY(&due) && (batches < AT_ONCE || stopped))
+		ask_first(&due);
+	while (!TAILQ_EMPTY(&arrived) && (!telling() || stopped))
+		ask_first(&arrived);
 }
 
 /* Those of the list for which the function is true. */
 static void
 ask_those(bool (*is_due) (const Request *request))
 {
-	Request    *due[BATCH];
 	Request    *request,
 			   *next;
-	int			n = 0;
 
 	for (request = TAILQ_FIRST(&waiting); request != NULL; request = next)
 	{
-		next = TAILQ_NEXT(request, waiting_entry);
+		next = TAILQ_NEXT(request, entry);
 		if (!is_due(request))
 			continue;
 		remove_waiting(request);
-		due[n++] = request;
-		if (n == BATCH)
-		{
-			ask_all(due, n);
-			n = 0;
-		}
+		TAILQ_INSERT_TAIL(&due, request, entry);
 	}
-	if (n > 0)
-		ask_all(due, n);
+	wait_flush();
 }
 
 /* ---- the call that waits ---- */
@@ -298,9 +309,7 @@ take_signals(const char *text)
 		if (signal == own_signal)
 			own_count = value;
 	}
-	taking = true;
 	ask_those(has_changed);
-	taking = false;
 }
 
 static void
@@ -342,7 +351,7 @@ print_signals(FILE *out)
 	signals[0] = own_signal;
 	printed_by[own_signal] = prints;
 	counts[own_signal] = own_count;
-	TAILQ_FOREACH(request, &waiting, waiting_entry)
+	TAILQ_FOREACH(request, &waiting, entry)
 	{
 		const char *text = request->signals;
 		int			signal;
@@ -412,7 +421,7 @@ step(void)
 {
 	if (count == 0 || stopped)
 		return;
-	if (!is_waiting && (pending == 0 || loop_now() >= returned_at + PATIENCE) && loop_now() >= retry_at)
+	if (!is_waiting && !telling() && loop_now() >= retry_at)
 		start_waiting();
 	else if (is_waiting && uncovered > 0 && !is_waking)
 		wake_waiter();
@@ -441,7 +450,8 @@ wait_end_first(void)
 		return;
 	remove_waiting(request);
 	request->wait_until = 1;
-	ask_all(&request, 1);
+	TAILQ_INSERT_HEAD(&due, request, entry);
+	wait_flush();
 }
 
 void
