@@ -31,7 +31,9 @@
 #include "wait.h"
 
 #define SIGNALS		65536
-#define LONGEST		5000		/* ms that the database waits in one call */
+#define LONGEST		250			/* ms that the database waits in one call: it
+								 * has a snapshot, for which row versions are
+								 * kept */
 #define RETRY		200			/* ms, if that has failed */
 #define PATIENCE	100			/* ms, with the next call, for those who are
 								 * asked for again */
@@ -366,7 +368,7 @@ print_signals(FILE *out)
 				counts[signal] = value;
 			}
 			else if (value != counts[signal])
-				counts[signal] = -1;	/* of whom it is so, is seen then */
+				counts[signal] = 0; /* no count: it returns at once */
 		}
 		request->covered = true;
 	}

@@ -14,6 +14,7 @@
  * The signals of a request are read first, and then a new snapshot shows whether there
  * is anything.  On a standby, and without shared memory, nobody sends any: there all
  * come after a moment, with a count that no signal has, and a promotion changes nothing.
+ * Nor does it spin who asks a standby and waits at a primary.
  */
 #include "postgres.h"
 
@@ -34,8 +35,9 @@
 #include "wait.h"
 #include "waiters.h"
 
-/* how often a standby's clients look */
-#define STANDBY_MS		250
+/* the count of a signal that nobody sends, and how often its clients look */
+#define UNKNOWN_COUNT	(-1)
+#define UNKNOWN_MS		250
 
 /* Where there is a place among the waiters, that is a second line. */
 #define LOOK_MS			1000
@@ -45,7 +47,8 @@ typedef struct Signals
 {
 	int			n;
 	int		   *signals;
-	uint64	   *counts;
+	int64	   *counts;
+	bool		unknown;		/* is one of the counts */
 } Signals;
 
 static void
@@ -70,7 +73,7 @@ poll_suspend(const PollSelection *selection, text *cursor)
 		{
 			int			signal = poll_signal_of(request.set->members[i].streams[j].channel);
 
-			append_signal(&buf, signal, told ? (int64) poll_signal_count(signal) : -1);
+			append_signal(&buf, signal, told ? (int64) poll_signal_count(signal) : UNKNOWN_COUNT);
 		}
 	/* the counts were first */
 	pg_memory_barrier();
@@ -100,8 +103,9 @@ parse_signals(const char *src)
 	if (max > POLL_SIGNALS)
 		bad_signals();
 	result->n = 0;
+	result->unknown = false;
 	result->signals = palloc(sizeof(int) * Max(max, 1));
-	result->counts = palloc(sizeof(uint64) * Max(max, 1));
+	result->counts = palloc(sizeof(int64) * Max(max, 1));
 	while (*src)
 	{
 		char	   *end;
@@ -111,7 +115,8 @@ parse_signals(const char *src)
 			bad_signals();
 		result->signals[result->n] = (int) signal;
 		src = end + 1;
-		result->counts[result->n++] = (uint64) strtoll(src, &end, 10);
+		result->counts[result->n] = strtoll(src, &end, 10);
+		result->unknown |= result->counts[result->n++] == UNKNOWN_COUNT;
 		if (end == src || (*end != '\0' && (*end != ' ' || end[1] == '\0')))
 			bad_signals();
 		src = *end ? end + 1 : end;
@@ -119,19 +124,19 @@ parse_signals(const char *src)
 	return result;
 }
 
-/* Those that have another count now. */
+/* Those that have another count now; of those that are not known, only if it is so said. */
 static text *
-changed(const Signals *self)
+changed(const Signals *self, bool unknown_too)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
 	for (int i = 0; i < self->n; i++)
 	{
-		uint64		count = poll_signal_count(self->signals[i]);
+		int64		count = (int64) poll_signal_count(self->signals[i]);
 
-		if (count != self->counts[i])
-			append_signal(&buf, self->signals[i], (int64) count);
+		if (count != self->counts[i] && (unknown_too || self->counts[i] != UNKNOWN_COUNT))
+			append_signal(&buf, self->signals[i], count);
 	}
 	return cstring_to_text_with_len(buf.data, buf.len);
 }
@@ -141,10 +146,10 @@ wait_on_standby(const Signals *self, long timeout)
 {
 	StringInfoData buf;
 
-	poll_wait_sleep(Min(timeout, STANDBY_MS));
+	poll_wait_sleep(Min(timeout, UNKNOWN_MS));
 	initStringInfo(&buf);
 	for (int i = 0; i < self->n; i++)
-		append_signal(&buf, self->signals[i], -1);
+		append_signal(&buf, self->signals[i], UNKNOWN_COUNT);
 	return cstring_to_text_with_len(buf.data, buf.len);
 }
 
@@ -156,17 +161,19 @@ wait_for(const Signals *self, long timeout, bool woken)
 
 	for (int i = 0; i < self->n; i++)
 		poll_waiters_add_signal(self->signals[i]);
+	if (self->unknown)
+		timeout = Min(timeout, UNKNOWN_MS);
 	INSTR_TIME_SET_CURRENT(start);
 	for (;;)
 	{
 		text	   *result;
 		long		left;
 
-		poll_waiters_arm();
-		result = changed(self);
 		INSTR_TIME_SET_CURRENT(now);
 		INSTR_TIME_SUBTRACT(now, start);
 		left = timeout - (long) INSTR_TIME_GET_MILLISEC(now);
+		poll_waiters_arm();
+		result = changed(self, left <= 0);
 		if (VARSIZE_ANY_EXHDR(result) > 0 || left <= 0)
 			return result;
 		pfree(result);

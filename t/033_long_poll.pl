@@ -143,6 +143,20 @@ isnt(changed($signals), '', 'until it is committed');
 my ($signal, $count) = split /:/, changed($signals);
 $db->do('SELECT poll.respond(?::jsonb)', undef, qq({"wake": $signal}));
 is(changed("$signal:$count"), "$signal:" . ($count + 1), 'a gateway can send one itself');
+# a count of nobody: of a standby that was asked, while a primary waits
+my $began = time;
+is(changed("$signal:-1", 5000), "$signal:" . ($count + 1), 'a count that is not known is told');
+cmp_ok(time - $began, '>=', 0.2, 'after a moment');
+$signals = suspend("feeds=rooms&cursor=" . cursor_of('rooms') . '&wait=20');
+my $others = ($signal + 1) % 65536;
+is(changed("$others:-1 $signals", 0) =~ s/\d+:\d+//r, '', 'which others need not wait for');
+# too many scopes at once count for all
+$signals = suspend('feeds=room&cursor=' . cursor_of('room', '{"room": 3}') . '&scope={"room": 3}&wait=20');
+$db->do('INSERT INTO rooms SELECT i, i FROM generate_series(1001, 1063) AS i');
+is(changed($signals), '', 'other scopes, as many as a commit remembers');
+$db->do('INSERT INTO rooms SELECT i, i FROM generate_series(1101, 1200) AS i');
+isnt(changed($signals), '', 'and more than that');
+$db->do('DELETE FROM rooms WHERE id > 1000');
 foreach my $bad ('x', '1', '1:', '65536:0', '-1:0', '1:2 ', '1:2  3:4', '1:x', '1:2;3:4', join ' ', ('1:1') x 65537)
 {
 	eval { changed($bad) };
@@ -205,6 +219,36 @@ $start = time;
 $socket = start_request($path, 'If-None-Match' => $tag);
 is($gateway->receive($socket)->{status}, 304, 'that is 304, if it has the tag');
 cmp_ok(time - $start, '>=', 0.25, 'after its time, too');
+
+# other methods
+$path = poll_path(20);
+foreach my $method ('HEAD', 'POST')
+{
+	my ($url, $body) = $method eq 'HEAD' ? ($path, '') : ('/poll', JSON::PP->new->encode({ feeds => ['rooms'], cursor => $path =~ s/.*cursor=([^&]*).*/$1/r, wait => 20 }));
+	my $length = length $body;
+
+	$socket = $gateway->connection;
+	print $socket "$method $url HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n" . ($length ? "Content-Length: $length\r\n" : '') . "\r\n$body";
+	$socket->flush;
+	ok(wait_until_waiting(1), "$method waits");
+	$db->do('UPDATE rooms SET v = v + 1 WHERE id = 1');
+	is($gateway->receive($socket, $method eq 'HEAD')->{status}, 200, 'until there is news');
+	$path = poll_path(20);
+}
+
+# a connection that goes on, and then goes away
+$socket = $gateway->connection;
+foreach my $n (1 .. 3)
+{
+	print $socket 'GET ' . poll_path(20) . " HTTP/1.1\r\nHost: test\r\n\r\n";
+	$socket->flush;
+	ok(wait_until_waiting(1), "the same connection, wait $n");
+	next if $n == 3;
+	$db->do('UPDATE rooms SET v = v + 1 WHERE id = 1');
+	is(changes_in($gateway->receive($socket)), 1, 'its news');
+}
+close $socket;
+ok(wait_until_waiting(0), 'its end');
 
 # those of other scopes wait on
 my %rooms = map { $_ => start_request(poll_path(20, 'room', qq({"room": $_}))) } 1 .. 5;
