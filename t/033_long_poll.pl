@@ -128,6 +128,10 @@ $other->do('UPDATE rooms SET v = 2 WHERE id = 1');
 $other->do('ROLLBACK TO s');
 $other->commit;
 is(changed($signals), '', 'or rolled back');
+$other->begin_work;
+$other->do(q(INSERT INTO rooms SELECT i, 1 FROM generate_series(1001, 600000) AS i));
+$other->rollback;
+is(changed($signals), '', 'also if much was written to the log before that');
 is(suspend("feeds=rooms&cursor=$cursor&wait=20"), $signals, 'so it waits for the same');
 $db->do('UPDATE rooms SET v = 2 WHERE id = 1');
 isnt(changed($signals), '', 'a commit sends one');
@@ -249,6 +253,24 @@ foreach my $n (1 .. 3)
 }
 close $socket;
 ok(wait_until_waiting(0), 'its end');
+# and one that goes away while it is asked for
+$socket = $gateway->connection;
+print $socket 'GET ' . poll_path(20) . " HTTP/1.1\r\nHost: test\r\n\r\n";
+$socket->flush;
+ok(wait_until_waiting(1), 'a client that waits');
+$db->do('UPDATE rooms SET v = v + 1 WHERE id = 1');
+is(changes_in($gateway->receive($socket)), 1, 'gets its news');
+$path = poll_path(20);
+my $sessions = $db->selectcol_arrayref(q(SELECT pid FROM pg_stat_activity WHERE application_name = 'poll-gateway'));
+kill 'STOP', @$sessions;
+print $socket "GET $path HTTP/1.1\r\nHost: test\r\n\r\n";
+$socket->flush;
+sleep 0.2;
+close $socket;
+sleep 0.2;
+kill 'CONT', @$sessions;
+sleep 0.5;
+is($gateway->metric('poll_gateway_waiting_clients'), 0, 'asks again, goes, and is forgotten');
 
 # those of other scopes wait on
 my %rooms = map { $_ => start_request(poll_path(20, 'room', qq({"room": $_}))) } 1 .. 5;
