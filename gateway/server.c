@@ -218,7 +218,9 @@ send_answer(Request *request)
 		return MHD_NO;
 	if (stopping)
 		answer_header(answer, MHD_HTTP_HEADER_CONNECTION, "close");
-	metrics_count(request->route, answer, request->arrived != 0 ? seconds_now() - request->arrived : 0);
+	/* who has gone gets none */
+	if (!client_of(request)->hung_up)
+		metrics_count(request->route, answer, request->arrived != 0 ? seconds_now() - request->arrived : 0);
 	list(client_of(request));
 	if (request->route != ROUTE_OTHER)	/* files are there anyway */
 		account(client_of(request), answer->size);

@@ -720,6 +720,13 @@ poll_ratetable_take(const PollRateOwner *owner, const PollLimit *limit,
 }
 
 void
+poll_ratetable_refused(const PollRateEndpoint *endpoint)
+{
+	pg_atomic_fetch_add_u64(&table->slots[endpoint->number].checks, 1);
+	pg_atomic_fetch_add_u64(&table->slots[endpoint->number].denials, 1);
+}
+
+void
 poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 					const PollRateEndpoint *endpoint, int64 now, PollCounter *counter)
 {

@@ -82,6 +82,9 @@ extern bool poll_ratetable_take(const PollRateOwner *owner, const PollLimit *lim
 								const PollRateEndpoint *endpoint, int64 now, int32 cost,
 								PollCounter *counter);
 
+/* Somebody was refused without a take(), since a peek() was enough: counts that. */
+extern void poll_ratetable_refused(const PollRateEndpoint *endpoint);
+
 /* The counter that a take() would look at, and nothing else happens. */
 extern void poll_ratetable_peek(const PollRateOwner *owner, const PollLimit *limit,
 								const PollRateEndpoint *endpoint, int64 now,

@@ -107,6 +107,8 @@ poll_response_rate(PollResponse *response, text *client, const char *endpoint,
 	name = NameStr(rate.policy->name);
 	if (!rate.allowed)
 	{
+		if (peek)
+			poll_ratetable_refused(&rate.policy->endpoint);
 		response->status = 429;
 		response->retry_after = Max(whole_seconds(rate.left.retry_after), 1);
 		poll_response_header(response, "Retry-After",

@@ -288,6 +288,7 @@ sleep 0.2;
 kill 'CONT', @$sessions;
 sleep 0.5;
 is($gateway->metric('poll_gateway_waiting_clients'), 0, 'asks again, goes, and is forgotten');
+unlike($gateway->get('/metrics')->{body}, qr/status="503"/, 'without an answer');
 
 # one that comes while others wait is waited for at once
 my @first = map { start_request(poll_path(20, 'room', qq({"room": $_}))) } 8, 9;
@@ -380,6 +381,7 @@ $db->do('UPDATE rooms SET v = 7 WHERE id = 1');
 like($gateway->receive($socket)->{headers}{ratelimit}, qr/^"poll";r=1;/, 'until there is an answer');
 $gateway->get(poll_path(0));
 is($gateway->get(poll_path(20))->{status}, 429, 'who has spent his quota does not wait');
+is(fetch_value($db, q(SELECT denials FROM poll.stat_rate WHERE endpoint = 'poll')), 1, 'which is counted');
 $db->do(q(SELECT poll.drop_rate_policy('poll')));
 
 # the session that waits goes away, and the server
