@@ -9,9 +9,9 @@
  * in one statement. A signal may stand for other feeds, too; then there is no news, and
  * they wait on.
  *
- * A commit may be news for many. Those are answered first, a few batches at a time, so that
- * what the database has answered is sent while it answers more; who has arrived since waits
- * for that, but not for long.
+ * A commit may be news for many. Those are answered first, by half of the connections, so
+ * that what the database has answered is sent while it answers more; who has arrived since
+ * waits for that, but not for long.
  *
  * Those that come while that connection waits are not waited for yet. So it is made to
  * return, by a signal of our own, and told of all of them. Nothing is lost meanwhile: the
@@ -38,7 +38,6 @@
 #define PATIENCE	100			/* ms, with the next call, for those who are
 								 * asked for again */
 #define BATCH		64			/* requests in one statement */
-#define AT_ONCE		2			/* batches of those who are asked for again */
 
 typedef struct Batch
 {
@@ -258,7 +257,7 @@ wait_ask(Request *request)
 void
 wait_flush(void)
 {
-	while (!TAILQ_EMPTY(&due) && (batches < AT_ONCE || stopped))
+	while (!TAILQ_EMPTY(&due) && (batches < (options.connections + 1) / 2 || stopped))
 		ask_first(&due);
 	while (!TAILQ_EMPTY(&arrived) && (!telling() || stopped))
 		ask_first(&arrived);
