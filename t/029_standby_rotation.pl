@@ -50,6 +50,13 @@ sub catch_up
 	my ($from, @to) = map { connect_to($_) } $primary, $near, $far;
 	my $lsn = fetch_value($from, 'SELECT pg_current_wal_insert_lsn()');
 
+	# what no commit follows is not sent for up to 15 seconds, but for a new file
+	foreach (1 .. 10)
+	{
+		last if fetch_value($from, 'SELECT pg_current_wal_flush_lsn() >= ?::pg_lsn', $lsn);
+		sleep 0.05;
+		$from->do('SELECT pg_switch_wal()') if $_ == 10;
+	}
 	wait_for($_, 'SELECT pg_last_wal_replay_lsn() >= ?::pg_lsn', $lsn) or die "a standby does not replay\n" foreach @to;
 	return;
 }
