@@ -21,6 +21,7 @@ export LC_ALL=C.UTF-8
 quick='' target=''
 met=0 missed=0
 
+# shellcheck disable=SC2034
 parse_options() {
 	local arguments=("$@") release
 	while (($#)); do
