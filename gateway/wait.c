@@ -71,7 +71,7 @@ static int64_t returned_at;
 static Job	wake;				/* makes it return */
 static bool is_waking;
 static int	own_signal = -1;
-static long long own_count = -1;
+static long long own_count;		/* 0: not known */
 
 /* what the last call has returned */
 static long long changed[SIGNALS];
@@ -308,7 +308,7 @@ take_signals(const char *text)
 		changed[signal] = value;
 		changed_by[signal] = calls;
 		if (signal == own_signal)
-			own_count = value;
+			own_count = value < 0 ? 0 : value;
 	}
 	ask_those(has_changed);
 }
