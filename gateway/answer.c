@@ -162,13 +162,18 @@ release(void *result)
 	answer_release(result);
 }
 
-/* A column as the body, which stays in the result. */
+/* A column as the body, which stays in the result; one of many rows would keep them all. */
 static Answer
 column_answer(Result *shared, int status, int row, int column)
 {
 	PGresult   *result = shared->result;
 	Answer		answer = {.status = status,.size = PQgetlength(result, row, column)};
 
+	if (PQntuples(result) > 1)
+	{
+		answer.response = MHD_create_response_from_buffer(answer.size, PQgetvalue(result, row, column), MHD_RESPMEM_MUST_COPY);
+		return answer;
+	}
 	answer.response = MHD_create_response_from_buffer_with_free_callback_cls(answer.size,
 																			 PQgetvalue(result, row, column),
 																			 release, shared);

@@ -35,7 +35,7 @@ typedef struct Request
 				TAILQ_ENTRY(Request) entry; /* of those who wait, or are to be
 											 * asked for */
 	bool		covered;		/* the database waits for its signals */
-	int64_t		wait_until;		/* 0: it has not waited so far, or shall no
+	int64_t		wait_until;		/* 0: it has not waited so far; 1: it shall no
 								 * more */
 	char	   *signals;		/* what it waits for, as text */
 } Request;

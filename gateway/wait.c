@@ -167,8 +167,8 @@ batch_done(Job *job, PGresult *result)
 	Result	   *shared = answer_result(result);
 
 	free(job->parameter);
-	/* the error of one must not be that of all */
-	if (PQresultStatus(result) == PGRES_FATAL_ERROR && batch->count > 1)
+	/* the error of one must not be that of all; no answer is */
+	if (PQresultErrorField(result, PG_DIAG_SQLSTATE) != NULL && batch->count > 1)
 		for (int i = 0; i < batch->count; i++)
 			ask(&batch->requests[i], 1, batch->again);
 	else
@@ -343,6 +343,7 @@ print_signals(FILE *out)
 {
 	static long long counts[SIGNALS];
 	static uint64_t printed_by[SIGNALS];
+	static uint64_t unknown_by[SIGNALS];
 	static int	signals[SIGNALS];
 	static uint64_t prints;
 	Request    *request;
@@ -360,7 +361,14 @@ print_signals(FILE *out)
 
 		while (next_signal(&text, &signal, &value))
 		{
-			if (printed_by[signal] != prints)
+			/* a standby's: beside the count of those who have one */
+			if (value < 0)
+			{
+				if (unknown_by[signal] != prints)
+					fprintf(out, "%d:-1 ", signal);
+				unknown_by[signal] = prints;
+			}
+			else if (printed_by[signal] != prints)
 			{
 				printed_by[signal] = prints;
 				signals[n++] = signal;

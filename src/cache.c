@@ -313,8 +313,15 @@ poll_cache_note_command(void)
 void
 poll_cache_catalogs_changed(void)
 {
-	if (cache != NULL)
-		pg_atomic_write_u64(&cache->catalogs_changed, poll_cache_now());
+	uint64		now = poll_cache_now();
+	uint64		before;
+
+	if (cache == NULL)
+		return;
+	/* another one may have a later time */
+	before = pg_atomic_read_u64(&cache->catalogs_changed);
+	while (before < now && !pg_atomic_compare_exchange_u64(&cache->catalogs_changed, &before, now))
+		;
 }
 
 static void

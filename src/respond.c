@@ -327,7 +327,7 @@ respond_to_gateway(PollRespond *self)
 	int			wake = poll_http_number(self->json, "wake");
 
 	if (signals != NULL)
-		response->body = poll_suspend_wait(signals, Max(poll_http_number(self->json, "timeout"), 0));
+		response->body = poll_suspend_wait(signals, Min(Max(poll_http_number(self->json, "timeout"), 0), POLL_SUSPEND_MAX_MS));
 	else if (wake >= 0)
 		poll_suspend_wake(wake);
 	return signals != NULL || wake >= 0;

@@ -100,7 +100,8 @@ parse_signals(const char *src)
 
 	for (const char *p = src; *p; p++)
 		max += *p == ':';
-	if (max > POLL_SIGNALS)
+	/* of each, one that is not known, too */
+	if (max > 2 * POLL_SIGNALS)
 		bad_signals();
 	result->n = 0;
 	result->unknown = false;
@@ -129,6 +130,7 @@ static text *
 changed(const Signals *self, bool unknown_too)
 {
 	StringInfoData buf;
+	text	   *result;
 
 	initStringInfo(&buf);
 	for (int i = 0; i < self->n; i++)
@@ -138,7 +140,9 @@ changed(const Signals *self, bool unknown_too)
 		if (count != self->counts[i] && (unknown_too || self->counts[i] != UNKNOWN_COUNT))
 			append_signal(&buf, self->signals[i], count);
 	}
-	return cstring_to_text_with_len(buf.data, buf.len);
+	result = cstring_to_text_with_len(buf.data, buf.len);
+	pfree(buf.data);
+	return result;
 }
 
 static text *

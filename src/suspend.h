@@ -13,6 +13,8 @@
  */
 extern text *poll_suspend(const PollSelection *selection, text *cursor);
 
+#define POLL_SUSPEND_MAX_MS	(60 * 1000)
+
 /* Until one of these signals was sent, or so many ms are over: those that were. */
 extern text *poll_suspend_wait(const char *signals, long timeout);
 

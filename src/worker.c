@@ -133,11 +133,12 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (counts)
 		poll_cache_note_command();
 	if (commits)
-		poll_cache_catalogs_changed();
-	if (commits && OidIsValid(get_extension_oid("poll_ext", true)))
 	{
-		poll_worker_at_commit();
+		/* first what cannot fail: it has committed */
+		poll_cache_catalogs_changed();
 		poll_waiters_wake_all();
+		if (OidIsValid(get_extension_oid("poll_ext", true)))
+			poll_worker_at_commit();
 	}
 }
 
