@@ -30,7 +30,7 @@
 #include "server.h"
 #include "wait.h"
 
-#define SIGNALS		65536
+#define SIGNALS		262144
 #define LONGEST		250			/* ms that the database waits in one call: it
 								 * has a snapshot, for which row versions are
 								 * kept */

@@ -42,7 +42,10 @@
 
 /* more wait without being woken */
 #define MAX_WAITERS		128
-#define FILTER_WORDS	(POLL_SIGNALS / 64)
+
+/* bits of a place, which several signals share: that only wakes for nothing */
+#define FILTER_BITS		65536
+#define FILTER_WORDS	(FILTER_BITS / 64)
 
 typedef struct Filter
 {
@@ -113,13 +116,13 @@ poll_signal_of(int64 channel)
 static void
 filter_add(Filter *filter, int signal)
 {
-	filter->words[signal / 64] |= UINT64CONST(1) << (signal % 64);
+	filter->words[signal % FILTER_BITS / 64] |= UINT64CONST(1) << (signal % 64);
 }
 
 static bool
 filter_has(const Filter *filter, int signal)
 {
-	return (filter->words[signal / 64] >> (signal % 64)) & 1;
+	return (filter->words[signal % FILTER_BITS / 64] >> (signal % 64)) & 1;
 }
 
 /* ---- writers ---- */

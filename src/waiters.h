@@ -27,7 +27,7 @@ extern void poll_waiters_wake_all(void);
  * these signals, which is counted up by each commit to it, once that is visible.  A
  * count of another moment is another number.
  */
-#define POLL_SIGNALS	65536
+#define POLL_SIGNALS	262144
 
 extern bool poll_signals_available(void);
 extern int	poll_signal_of(int64 channel);

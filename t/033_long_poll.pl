@@ -152,7 +152,7 @@ my $began = time;
 is(changed("$signal:-1", 5000), "$signal:" . ($count + 1), 'a count that is not known is told');
 cmp_ok(time - $began, '>=', 0.2, 'after a moment');
 $signals = suspend("feeds=rooms&cursor=" . cursor_of('rooms') . '&wait=20');
-my $others = ($signal + 1) % 65536;
+my $others = ($signal + 1) % 262144;
 $db->do('UPDATE rooms SET v = v + 1 WHERE id = 60');
 $began = time;
 like(changed("$others:-1 $signals", 5000), qr/^(?!$others:)\d+:\d+$/, 'others need not wait for that');
@@ -164,7 +164,7 @@ is(changed($signals), '', 'other scopes, as many as a commit remembers');
 $db->do('INSERT INTO rooms SELECT i, i FROM generate_series(1101, 1200) AS i');
 isnt(changed($signals), '', 'and more than that');
 $db->do('DELETE FROM rooms WHERE id > 1000');
-foreach my $bad ('x', '1', '1:', '65536:0', '-1:0', '1:2 ', '1:2  3:4', '1:x', '1:2;3:4', join ' ', ('1:1') x 131073)
+foreach my $bad ('x', '1', '1:', '262144:0', '-1:0', '1:2 ', '1:2  3:4', '1:x', '1:2;3:4', join ' ', ('1:1') x 524289)
 {
 	eval { changed($bad) };
 	is($db->state, 'PT400', 'no signals: ' . substr $bad, 0, 10);
