@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
@@ -221,6 +220,13 @@ key_column_build(PollKeyColumn *column, Relation rel, Relation index, int i)
 	column->from_operator = operators[column->descending ? BTLessEqualStrategyNumber : BTGreaterEqualStrategyNumber];
 }
 
+/*
+ * The index is not locked: nobody drops it, or gives it other columns, before
+ * our lock of the table is released.  Some commands lock an index before its
+ * table (ALTER INDEX ATTACH PARTITION does so with those of the levels above),
+ * and would end in a deadlock with us; pg_restore -j runs them beside the
+ * CREATE TRIGGER that our event trigger looks at.
+ */
 PollKey *
 poll_key_build(Relation rel)
 {
@@ -234,13 +240,15 @@ poll_key_build(Relation rel)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("tracked table \"%s\" has no key any more", RelationGetRelationName(rel)),
 				 errhint("Add a primary key or set a replica identity index, or stop tracking with poll.untrack().")));
-	index = index_open(indexid, AccessShareLock);
+	index = RelationIdGetRelation(indexid);
+	if (!RelationIsValid(index))
+		elog(ERROR, "could not open index with OID %u", indexid);
 	n = IndexRelationGetNumberOfKeyAttributes(index);
 	key = palloc0(offsetof(PollKey, columns) + n * sizeof(PollKeyColumn));
 	key->ncolumns = n;
 	for (int i = 0; i < n; i++)
 		key_column_build(&key->columns[i], rel, index, i);
-	index_close(index, AccessShareLock);
+	RelationClose(index);
 	return key;
 }
 
