@@ -239,13 +239,39 @@ sub test_long_reader
 	return;
 }
 
+# Who is in the way of recovery is told so, and goes on with the same cursor.
+sub test_recovery_conflict
+{
+	my $server = server($near);
+
+	rotate();
+	my $cursor = next_cursor($db, 'now');
+	catch_up();
+	my $state = attempt($server, sub {
+		my ($session) = @_;
+
+		$session->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
+		is(poll_with($session, $cursor), '', 'a transaction on a standby');
+		update(5);
+		$db->do('VACUUM items');
+		foreach (1 .. 300)
+		{
+			fetch_value($session, 'SELECT 1');
+			sleep 0.1;
+		}
+	});
+	is($state, 'recovery', 'is ended when it needs rows that are cleaned up');
+	is(attempt($server, sub { is(poll_with($_[0], $cursor), '5', 'the cursor is as good as before') }), '', 'in the next one');
+	return;
+}
+
 $_->do('SELECT 1') foreach $at_near, $at_far;
 test_subtransaction($_) foreach 'COMMIT', 'ROLLBACK TO s', 'RELEASE s';
 test_older_snapshot();
 # each segment is the first one in turn
 test_equal_horizons() foreach 1 .. 3;
 test_long_reader(connect_to($_)) foreach $primary, $far;
-
+test_recovery_conflict();
 
 # ---- all at once ----
 
@@ -509,7 +535,6 @@ foreach my $feed (@feeds)
 
 cmp_ok($steps->{emptied}, '>', $duration / 5, 'segments were emptied all the time');
 cmp_ok($expired{2}, '>', 0, 'somebody has expired');
-cmp_ok(fetch_value($at_near, 'SELECT sum(confl_lock + confl_snapshot) FROM pg_stat_database_conflicts'), '>', 0, 'queries were in the way of recovery');
 is(join('', grep { /terminated by signal|PANIC/ } split /^/, slurp_file($_->logfile)), '', 'nothing else has cut a connection') foreach $near, $far;
 
 done_testing();
